@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// How far the score of a tile may be from the truth, so that no tile can decide what only the
+// float64 keys may decide. Proof and notation: docs/numerics.md.
+//
+// For row i and column j, y = (x * scale - centre) * unit, the score of a role is
+//   score_ij = sign * (offset_j - <y_i, y_j>),  sign +1 to seek the nearest, -1 the farthest,
+//   offset_j = |y_j|^2 / 2 (difference keys)  or  -<centre, y_j> (product keys),
+// which orders the columns of a row as the keys do. Tiles hold
+//   lower_ij = fl(sign * offset_j - slack_j -+ <y_i, y_j>),
+// and for every pair   lower_ij - slack_i <= score_ij <= lower_ij + 2 slack_j + slack_i.
+// Hence column j can be the choice of row i only if
+//   lower_ij <= threshold_i = min over columns (lower + 2 slack_column) + 2 slack_i.
+#pragma once
+
+#include "keys.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+template <class T>
+struct Precision;
+template <>
+struct Precision<float> {
+  static constexpr double roundoff = 0x1p-24;
+  static constexpr double smallest = 0x1p-126;  // normal: products below may be flushed to zero
+  static constexpr double max_norm = 0x1p+120;  // rows beyond are left to the keys
+  static constexpr double min_norm = 0x1p-100;  // so is a batch that is smaller as a whole
+  static constexpr float highest = 0x1.fffffep+127F;
+};
+template <>
+struct Precision<double> {
+  static constexpr double roundoff = 0x1p-53;
+  static constexpr double smallest = 0x1p-1022;
+  static constexpr double max_norm = 0x1p+500;  // its square, the key, is still finite
+  static constexpr double min_norm = 0x1p-400;  // its square is still normal
+  static constexpr double highest = 0x1.fffffffffffffp+1023;
+};
+
+// Lengths of one row in the scaled frame.
+struct RowLengths {
+  double centred;  // |y|
+  double full;     // |x * scale| * unit: what the keys are computed from
+  double centre;   // |centre| * unit
+};
+
+template <class T>
+FM_INLINE T row_slack(KeyForm key, RowLengths row, double dim) {
+  constexpr double u = Precision<T>::roundoff;
+  const bool product = key.form == Form::product;
+  const double half_centred = row.centred * row.centred / 2;
+  const double half_full = row.full * row.full / 2;
+  // dim roundings in the inner product, dim / 4 + 20 in |y|^2 (at least 4 lanes), the rest for the
+  // rounding of y, offset, lower and threshold; each is at most u (|y_i|^2 + |y_j|^2) / 2.
+  double slack = u * (1.25 * dim + 48) * half_centred;
+  // Normalising rounds twice relative to the whole row, not to its centred part.
+  if (key.needs_norms()) slack += 8 * u * half_full;
+  // <centre, y>, and the keys' own rounding where it is relative to the whole row.
+  if (product) {
+    const double rounded = row.centred + (key.needs_norms() ? row.full : 0);
+    slack += u * (dim / 4 + 24) * row.centre * rounded;
+  }
+  if (product || key.needs_norms()) slack += 0x1p-53 * (dim / 4 + 64) * half_full;
+  slack += 4 * (dim + 1) * Precision<T>::smallest;
+  return static_cast<T>(slack * (1 + 0x1p-20));  // 2^-20: the casts to T round the slack itself
+}
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

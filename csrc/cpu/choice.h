@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The running choice of every query row, for both roles: a threshold that only falls, and a short
+// list of the columns that are below it, any of which the keys may still prefer.
+//
+// Rows are offered columns by whichever thread has the tile. A row is changed under its own lock;
+// thresholds are read without it, because a stale one is merely higher. What is finally chosen is
+// the best key among all columns that cannot be excluded, a set that contains the true choice
+// whatever the order of offers: the result does not depend on threads.
+#pragma once
+
+#include "prepare.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+template <class T>
+struct Candidate {
+  T lower;
+  int32_t column;
+};
+
+// 8: random batches leave 1 to 2 columns within the bound; a list that fills is pruned (below).
+constexpr int kList = 8;
+
+template <class T>
+struct RowChoices {
+  T* threshold = nullptr;        // [padded rows]
+  Candidate<T>* list = nullptr;  // [padded rows][kList]
+  uint8_t* count = nullptr;      // [padded rows]
+};
+
+template <class T>
+struct Chooser {
+  KeyForm key{};
+  int64_t dim = 0;
+  const Ranked<T>* query = nullptr;
+  const Ranked<T>* ref = nullptr;
+  bool farthest[2] = {};
+  RowChoices<T> role[2] = {};
+  uint8_t* lock = nullptr;      // [padded rows]
+  int64_t* rescored = nullptr;  // keys computed to decide
+
+  FM_INLINE double signed_key(int role_index, int32_t i, int32_t j) const {
+    const double pair = pair_key(key, query->rows, query->order[i], ref->rows, ref->order[j], dim);
+    return farthest[role_index] ? -pair : pair;
+  }
+  FM_INLINE void count_rescored(int64_t keys) const {
+    __atomic_fetch_add(rescored, keys, __ATOMIC_RELAXED);
+  }
+
+  // Columns j + c of the set bits c are candidates with the given lower bounds.
+  __attribute__((noinline)) void offer(int role_index, int32_t i, int32_t j, uint32_t bits,
+                                       const T* lower) const {
+    acquire(i);
+    const RowChoices<T>& choices = role[role_index];
+    const T own = 2 * query->slack[i];
+    T best = choices.threshold[i];
+    for (uint32_t left = bits; left != 0; left &= left - 1) {
+      const int c = __builtin_ctz(left);
+      const T upper = lower[c] + 2 * ref->slack[j + c] + own;
+      best = upper < best ? upper : best;
+    }
+    __atomic_store(&choices.threshold[i], &best, __ATOMIC_RELAXED);
+    for (uint32_t left = bits; left != 0; left &= left - 1) {
+      const int c = __builtin_ctz(left);
+      if (lower[c] <= best) push(role_index, i, {lower[c], j + c});
+    }
+    release(i);
+  }
+
+  FM_INLINE void offer_one(int role_index, int32_t i, int32_t j, T lower) const {
+    offer(role_index, i, j, 1, &lower);
+  }
+
+  // The candidates that the final threshold cannot exclude, compacted to the front of the list.
+  FM_INLINE int survivors(int role_index, int32_t i) const {
+    const RowChoices<T>& choices = role[role_index];
+    Candidate<T>* list = choices.list + int64_t{i} * kList;
+    int kept = 0;
+    for (int c = 0; c < choices.count[i]; ++c) {
+      if (list[c].lower <= choices.threshold[i]) list[kept++] = list[c];
+    }
+    return kept;
+  }
+
+ private:
+  FM_INLINE void push(int role_index, int32_t i, Candidate<T> candidate) const {
+    const RowChoices<T>& choices = role[role_index];
+    if (choices.count[i] == kList) prune(role_index, i);
+    choices.list[int64_t{i} * kList + choices.count[i]++] = candidate;
+  }
+
+  // Makes room: first by the threshold; if more than half stay, near-ties abound (duplicates,
+  // collapsed embeddings) and all but the best key go, since a loser by key has lost for good.
+  __attribute__((noinline)) void prune(int role_index, int32_t i) const {
+    const RowChoices<T>& choices = role[role_index];
+    Candidate<T>* list = choices.list + int64_t{i} * kList;
+    int kept = survivors(role_index, i);
+    if (kept > kList / 2) {
+      BestPair best;
+      Candidate<T> winner = list[0];
+      for (int c = 0; c < kept; ++c) {
+        const int32_t row = ref->order[list[c].column];
+        best.offer(signed_key(role_index, i, list[c].column), row);
+        if (best.row == row) winner = list[c];
+      }
+      count_rescored(kept);
+      list[0] = winner;
+      kept = 1;
+    }
+    choices.count[i] = static_cast<uint8_t>(kept);
+  }
+
+  // Held for tens of nanoseconds, contended when two tiles hit one row at the same time.
+  FM_INLINE void acquire(int32_t i) const {
+    while (__atomic_exchange_n(&lock[i], uint8_t{1}, __ATOMIC_ACQUIRE) != 0) {
+    }
+  }
+  FM_INLINE void release(int32_t i) const {
+    __atomic_store_n(&lock[i], uint8_t{0}, __ATOMIC_RELEASE);
+  }
+};
+
+template <class T>
+FM_INLINE void lay_out_chooser(Arena& arena, int64_t queries, Chooser<T>& chooser) {
+  const int64_t padded = blocks_of(queries) * kBlock;
+  for (RowChoices<T>& role : chooser.role) {
+    role.threshold = arena.take<T>(padded);
+    role.list = arena.take<Candidate<T>>(padded * kList);
+    role.count = arena.take<uint8_t>(padded);
+  }
+  chooser.lock = arena.take<uint8_t>(padded);
+}
+
+// Rows that take no part in tiles get a threshold that nothing is below.
+template <class T>
+FM_INLINE void reset_choices(const Frame<T>& frame, int64_t block, const Chooser<T>& chooser) {
+  for (int64_t i = block * kBlock; i < (block + 1) * kBlock; ++i) {
+    const Ranked<T>& query = *chooser.query;
+    const bool ranked = i < query.n && frame.regular(query.norm[query.order[i]]);
+    for (const RowChoices<T>& role : chooser.role) {
+      role.threshold[i] = ranked ? Precision<T>::highest : -Precision<T>::highest;
+      role.count[i] = 0;
+    }
+    chooser.lock[i] = 0;
+  }
+}
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What each instruction set provides: one table of entry points. kernels.cpp defines it, once per
+// ISA, in namespace flashmetric::cpu::<isa>.
+#pragma once
+
+#include "../flashmetric.h"
+
+namespace flashmetric::cpu {
+
+enum class Reduction : int { mean, mean_active, sum, none };
+
+// Problems reach a table with names already resolved, to positions in the policy lists.
+struct Names {
+  int distance = 0;
+  int mining = 0;
+  int loss = 0;
+  Reduction reduction = Reduction::mean;
+};
+
+struct KernelTable {
+  void (*mine)(MineProblem& problem, Names names);
+  void (*triplet)(TripletProblem& problem, Names names);
+  void (*pairwise)(PairwiseProblem& problem, Names names);
+  void (*pairwise_backward)(PairwiseProblem& problem, Names names);
+};
+
+namespace portable {
+extern const KernelTable table;
+}
+#if defined(FLASHMETRIC_HAS_AVX2)
+namespace avx2 {
+extern const KernelTable table;
+}
+#endif
+#if defined(FLASHMETRIC_HAS_AVX512)
+namespace avx512 {
+extern const KernelTable table;
+}
+#endif
+
+extern Counters call_counters;  // only through __atomic builtins; defined in isa.cpp
+
+}  // namespace flashmetric::cpu

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copies rows into blocks [dim][kBlock] (tile.h), on the way mapping them to
+//   y = (x * scale_i - centre) * unit
+// and summing |y|^2 and <centre, y>. Rows that take no part (padding, or not finite) become zeros.
+//
+// Algorithm: kWidth rows x kWidth features at a time: load along the features, map, transpose in
+// registers, store along the rows.
+#pragma once
+
+#include "simd.h"
+#include "tile.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+// How a row is mapped, and what the map found out about it.
+template <class T>
+struct PackedRow {
+  const T* from;  // [dim], null: a row of zeros
+  T scale;        // 1, or the inverse norm
+  T square = 0;   // out: |y|^2
+  T along = 0;    // out: <centre * unit, y>
+};
+
+template <class T>
+struct RowMap {
+  const T* centre;  // [dim], null: no centring, no unit, no sums
+  T unit;           // a power of two
+  bool scaled;
+};
+
+// The mapped features k .. k + count - 1 of one row.
+template <class T>
+FM_INLINE Vec<T> mapped_features(const PackedRow<T>& row, const RowMap<T>& map, int64_t k,
+                                 int64_t count) {
+  if (row.from == nullptr) return Vec<T>{};
+  const bool whole = count == kWidth<T>;
+  Vec<T> y = whole ? load(row.from + k) : load_partial(row.from + k, count);
+  if (map.scaled) y = y * row.scale;
+  if (map.centre == nullptr) return y;
+  const Vec<T> centre = whole ? load(map.centre + k) : load_partial(map.centre + k, count);
+  return (y - centre) * map.unit;
+}
+
+template <class T>
+inline void pack_rows(PackedRow<T> (&row)[kWidth<T>], const RowMap<T>& map, int64_t dim,
+                      T* to) {  // [dim][kBlock], at the first of the kWidth rows
+  constexpr int width = kWidth<T>;
+  Vec<T> square[width] = {};
+  Vec<T> along[width] = {};
+  for (int64_t k = 0; k < dim; k += width) {
+    const int64_t count = dim - k < width ? dim - k : width;
+    Vec<T> y[width];
+    const Vec<T> centre = map.centre == nullptr ? Vec<T>{}
+                          : count == width      ? load(map.centre + k) * map.unit
+                                                : load_partial(map.centre + k, count) * map.unit;
+#pragma GCC unroll 16
+    for (int r = 0; r < width; ++r) {
+      y[r] = mapped_features(row[r], map, k, count);
+      square[r] += y[r] * y[r];
+      along[r] += y[r] * centre;
+    }
+    transpose<T>(y);
+    for (int64_t f = 0; f < count; ++f) store(to + (k + f) * kBlock, y[f]);
+  }
+  for (int r = 0; r < width; ++r) {
+    row[r].square = sum_lanes<T>(square[r]);
+    row[r].along = sum_lanes<T>(along[r]);
+  }
+}
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

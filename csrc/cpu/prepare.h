@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The second half of `prepare`: rows in label order become packed, centred, scaled blocks together
+// with the bounds that certify what tiles say about them. O(n dim), each row read twice.
+//
+// Why centre: Euclidean ranks do not change, and the rounding of the inner product, which is
+// relative to |y_i| |y_j|, shrinks with the rows. Any vector is a valid centre; a good one only
+// makes fewer candidates. Why scale: squares of 1e30 or 1e-30 leave the range of float.
+#pragma once
+
+#include "../mining.h"
+#include "arena.h"
+#include "certificate.h"
+#include "order.h"
+#include "pack.h"
+#include "parallel.h"
+#include "relation.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+FM_INLINE int64_t blocks_of(int64_t rows) { return (rows + kBlock - 1) / kBlock; }
+
+// One set of rows (the queries or the references), ready to be ranked.
+template <class T>
+struct Ranked {
+  RowView<T> rows{};               // the caller's rows
+  double* norm = nullptr;          // [rows]
+  const int32_t* order = nullptr;  // [n] sorted position -> original row
+  int32_t n = 0;
+  T* packed = nullptr;  // [blocks][dim][kBlock]
+  T* lower[2] = {};     // [blocks * kBlock] by Role: sign * offset - slack, +inf: never a choice
+  T* slack = nullptr;   // [blocks * kBlock]
+
+  FM_INLINE const T* block(int64_t b, int64_t dim) const { return packed + b * dim * kBlock; }
+};
+
+// The mapping y = (x * scale - centre) * unit, common to queries and references.
+template <class T>
+struct Frame {
+  T* centre = nullptr;  // [dim]
+  T unit = 1;
+  double centre_norm = 0;  // |centre| * unit
+  double max_norm = 0;     // rows beyond (or NaN) take no part in tiles: the keys judge them
+
+  FM_INLINE bool regular(double norm) const { return norm <= max_norm; }
+};
+
+template <class T>
+FM_INLINE void lay_out_ranked(Arena& arena, const Rows& rows, int64_t dim, Ranked<T>& set) {
+  const int64_t padded = blocks_of(rows.n) * kBlock;
+  set.norm = arena.take<double>(rows.n);
+  set.packed = arena.take<T>(padded * dim);
+  for (T*& lower : set.lower) lower = arena.take<T>(padded);
+  set.slack = arena.take<T>(padded);
+}
+
+template <class T>
+inline void measure_rows(Ranked<T>& set, int64_t dim, int threads) {
+  parallel_ranges(threads, set.n, 64, [&](int64_t begin, int64_t end, int) {
+    for (int64_t p = begin; p < end; ++p) {
+      const int32_t row = set.order[p];
+      set.norm[row] = square_root(squared_norm(set.rows.row(row), dim));
+    }
+  });
+}
+
+constexpr int kSample = 64;  // rows; their mean is within 1/8 of the spread of the true mean
+
+// Norms of evenly spaced regular rows, ascending, and the rows they belong to.
+template <class T>
+inline int sample_rows(const Ranked<T>& set, const Frame<T>& frame, int32_t (&row)[kSample]) {
+  int taken = 0;
+  for (int s = 0; s < kSample && s < set.n; ++s) {
+    const int64_t spacing = set.n < kSample ? 1 : set.n / kSample;
+    const int32_t candidate = set.order[s * spacing];
+    if (!frame.regular(set.norm[candidate])) continue;
+    int slot = taken++;
+    for (; slot > 0 && set.norm[row[slot - 1]] > set.norm[candidate]; --slot) {
+      row[slot] = row[slot - 1];
+    }
+    row[slot] = candidate;
+  }
+  return taken;
+}
+
+// Centre: the mean of a sample without outliers. Unit: brings every |y| to at most 2.
+template <class T>
+inline void choose_frame(KeyForm key, const Ranked<T>& query, const Ranked<T>& ref, int64_t dim,
+                         Frame<T>& frame) {
+  frame.max_norm = Precision<T>::max_norm;
+  int32_t row[kSample];
+  const int sampled = sample_rows(ref, frame, row);
+  // 8 medians: a row so long would move the mean of 64 rows by more than their typical length / 8.
+  const double limit = sampled == 0 ? 0 : 8 * ref.norm[row[sampled / 2]];
+  for (int64_t k = 0; k < dim; ++k) frame.centre[k] = 0;
+  int used = 0;
+  for (int s = 0; s < sampled && ref.norm[row[s]] <= limit; ++s) ++used;
+  for (int s = 0; s < used; ++s) {
+    const T* from = ref.rows.row(row[s]);
+    const T scale =
+        static_cast<T>((key.needs_norms() ? 1.0 / ref.rows.clamped_norm(row[s]) : 1.0) / used);
+    for (int64_t k = 0; k < dim; ++k) frame.centre[k] += from[k] * scale;
+  }
+  const double centre_norm = square_root(squared_norm(frame.centre, dim));
+  double longest = key.needs_norms() ? 1 : 0;
+  for (const Ranked<T>* set : {&query, &ref}) {
+    for (int32_t p = 0; p < set->n && !key.needs_norms(); ++p) {
+      const double norm = set->norm[set->order[p]];
+      if (frame.regular(norm) && norm > longest) longest = norm;
+    }
+  }
+  const double reach = longest + centre_norm;
+  if (reach > 0 && reach < Precision<T>::min_norm) frame.max_norm = -1;
+  frame.unit = reach >= Precision<T>::min_norm
+                   ? static_cast<T>(__builtin_ldexp(1, -__builtin_ilogb(reach)))
+                   : T(1);
+  frame.centre_norm = centre_norm * static_cast<double>(frame.unit);
+}
+
+// Writes the bounds of one packed row.
+template <class T, class Miner>
+FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>& row, double norm,
+                         int64_t dim, int64_t at, Ranked<T>& set) {
+  constexpr bool farthest[2] = {Miner::positive == Seek::farthest,
+                                Miner::negative == Seek::farthest};
+  const double full = norm * static_cast<double>(row.scale) * static_cast<double>(frame.unit);
+  const RowLengths lengths{square_root(static_cast<double>(row.square)), full, frame.centre_norm};
+  const T slack = row_slack<T>(key, lengths, static_cast<double>(dim));
+  const T offset = key.form == Form::difference ? row.square / 2 : -row.along;
+  set.slack[at] = slack;
+  for (int role = 0; role < 2; ++role) {
+    set.lower[role][at] = (farthest[role] ? -offset : offset) - slack;
+  }
+}
+
+template <class T, class Miner>
+inline void pack_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t block,
+                       Ranked<T>& set) {
+  constexpr int width = kWidth<T>;
+  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms()};
+  for (int group = 0; group < kBlock; group += width) {
+    PackedRow<T> row[width];
+    for (int r = 0; r < width; ++r) {
+      const int64_t p = block * kBlock + group + r;
+      const bool regular = p < set.n && frame.regular(set.norm[set.order[p]]);
+      row[r].from = regular ? set.rows.row(set.order[p]) : nullptr;
+      row[r].scale = regular && key.needs_norms()
+                         ? static_cast<T>(1.0 / set.rows.clamped_norm(set.order[p]))
+                         : T(1);
+    }
+    pack_rows<T>(row, map, dim, set.packed + block * dim * kBlock + group);
+    for (int r = 0; r < width; ++r) {
+      const int64_t at = block * kBlock + group + r;
+      if (row[r].from != nullptr) {
+        bound_row<T, Miner>(key, frame, row[r], set.norm[set.order[at]], dim, at, set);
+      } else {
+        set.slack[at] = 0;
+        for (T* lower : set.lower) lower[at] = __builtin_huge_val();
+      }
+    }
+  }
+}
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The C++ API: plain structs in, status text out. No Python, no torch, no allocation of the
+// caller's memory (outputs and scratch are passed in), no state besides the choice of ISA.
+//
+// Letters: n rows, dim features; query = row = anchor side (i), reference = column (j), feature k.
+// Every stride is in elements; the features of a row are contiguous.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace flashmetric {
+
+enum class DType : int { float32 = 0, float64 = 1 };
+
+// "" = done; anything else is the sentence for the user.
+using Status = std::string;
+
+struct Rows {
+  const void* data = nullptr;  // [n, dim]
+  int64_t n = 0;
+  int64_t stride = 0;
+};
+
+struct Workspace {
+  void* data = nullptr;
+  size_t bytes = 0;
+};
+
+enum class Relation : int { classes, multi_hot, mask };
+
+// Who is a positive of whom.
+//   classes:   query, ref: int64 [n], equal bits = same class
+//   multi_hot: query, ref: uint8 [n, n_classes] of 0/1, same = share at least one
+//   mask:      query: uint8 [n_query, n_ref] of 0/1, any relation, row = query
+struct Labels {
+  Relation relation = Relation::classes;
+  const void* query = nullptr;
+  const void* ref = nullptr;
+  int64_t n_classes = 0;
+  const int64_t* self_index =
+      nullptr;  // [n_query] the reference that is the query itself, -1: none
+  const uint8_t* query_keep = nullptr;  // [n_query] 0 = not an anchor; null = all are
+  const uint8_t* ref_keep = nullptr;    // [n_ref] 0 = not a candidate; null = all are
+};
+
+struct MineProblem {
+  std::string_view mining, distance;
+  bool normalize = false;
+  DType dtype = DType::float32;
+  int64_t dim = 0;
+  Rows query, ref;
+  bool symmetric = false;  // the queries are the references, no row is its own candidate
+  Labels labels;
+  int64_t* positive = nullptr;  // out [n_query]: reference row; -1 = has none, -2 = ignored anchor
+  int64_t* negative = nullptr;  // out [n_query]
+  Workspace workspace;
+  int threads = 1;
+};
+
+// Role r of a triplet reads rows[r]; roles may share a set, `first_role[r]` is the first that has
+// it.
+struct TripletProblem {
+  std::string_view distance, reduction;
+  bool normalize = false;
+  DType dtype = DType::float32;
+  int64_t dim = 0;
+  Rows rows[3];  // of the anchors, positives, negatives
+  int first_role[3] = {0, 1, 2};
+  int64_t n = 0;                 // triplets
+  const int64_t* index[3] = {};  // [n] into rows[role], null = t itself; < 0 as in MineProblem
+  double margin = 0;
+  const double* margin_values = nullptr;  // [n] by margin_stride, instead of the number
+  int64_t margin_stride = 0;
+  bool soft_margin = false;
+  bool swap = false;
+  const double* weights = nullptr;  // [n], null = 1
+  bool count_invalid = false;
+  const void* cotangent = nullptr;  // [n] by cotangent_stride, of dtype; null = 1
+  int64_t cotangent_stride = 0;
+  void* loss = nullptr;     // out: [n] for "none", else one number
+  void* grad[3] = {};       // out [rows, dim], null = not wanted
+  double* stats = nullptr;  // out [7], null = not wanted
+  Workspace workspace;
+  int threads = 1;
+};
+
+struct PairwiseProblem {
+  std::string_view distance;
+  bool normalize = false;
+  DType dtype = DType::float32;
+  int64_t dim = 0;
+  Rows x, y;
+  const void* cotangent = nullptr;  // [x.n, y.n], backward only
+  int64_t cotangent_row_stride = 0, cotangent_col_stride = 0;
+  void* out = nullptr;  // forward: [x.n, y.n]; backward: += gradient of x, [x.n, dim]
+  Workspace workspace;
+  int threads = 1;
+};
+
+// Each runs the problem, or with workspace.data = null only says in workspace.bytes what it needs.
+Status mine(MineProblem& problem);
+Status triplet(TripletProblem& problem);
+Status pairwise(PairwiseProblem& problem);
+Status pairwise_backward(PairwiseProblem& problem);
+
+struct IsaInfo {
+  std::string_view name;
+  bool supported;
+};
+std::vector<IsaInfo> compiled_isas();  // best first
+std::string_view isa_in_use();
+bool isa_is_forced();
+Status force_isa(std::string_view name);  // "" = automatic
+
+// What ran, for tests and for `selftest`: calls, and how often ranking had to fall back on keys.
+struct Counters {
+  int64_t mine, triplet, pairwise, pairwise_backward, rescored, brute_rows;
+};
+Counters counters();
+void reset_counters();
+
+bool built_with_cuda();
+
+}  // namespace flashmetric
