@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is saved and what flows back: the only autograd.Function classes.
+
+A scalar loss computes its gradients in the forward, together with the distances they are made of,
+and only those that an input requires; the backward multiplies them by its cotangent, on the device.
+`reduction="none"` has one cotangent per triplet, so its backward calls the op again.
+
+Forward and backward call dispatcher ops only, which is what torch.compile and torch.func follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from . import _ops
+from ._compat import apply_of
+
+__all__ = ["Formula", "pairwise", "triplet"]
+
+MaybeTensors = Sequence[Tensor | None]
+
+
+class Formula(NamedTuple):
+    """From chosen rows to the loss."""
+
+    margin: float | Tensor | None  # a number, 0-dim or (T,); None = 1 for the hinge, 0 for softplus
+    weights: Tensor | None  # (T,)
+    distance: str
+    normalize: bool
+    soft_margin: bool
+    swap: bool
+    count_invalid: bool
+    reduction: str
+    with_stats: bool
+
+
+def triplet(
+    op: str, rows: MaybeTensors, index: MaybeTensors, formula: Formula
+) -> tuple[Tensor, Tensor]:
+    """Loss, and statistics (7,) if asked for; `op` is the public function, for messages.
+
+    rows are the sets of rows of the anchors, positives and negatives (None = the set before it);
+    index[role][t] is the row of triplet t in the set of its role (None = row t).
+    """
+    margin, weights, *options, with_stats = formula
+    number, values = 0.0, None
+    if margin is None:
+        number = 0.0 if formula.soft_margin else 1.0
+    elif isinstance(margin, Tensor):
+        values = margin
+    else:
+        number = float(margin)
+    tensors = (*index, values, weights)
+    request = _wanted(rows, formula.reduction), with_stats
+    outputs = _apply_triplet_loss(*rows, tensors, (number, *options), request, op)
+    return outputs[0], outputs[-1]
+
+
+def pairwise(x: Tensor, y: Tensor | None, distance: str, normalize: bool) -> Tensor:
+    """(M, N) distances of all pairs."""
+    distances: Tensor = _apply_pairwise(x, y, distance, normalize)
+    return distances
+
+
+def _wanted(rows: MaybeTensors, reduction: str) -> list[bool]:
+    """Whose gradient the forward computes: it runs before ctx.needs_input_grad is known."""
+    now = reduction != "none" and torch.is_grad_enabled()
+    return [now and each is not None and each.requires_grad for each in rows]
+
+
+class _TripletLoss(Function):
+    """The op `triplet`: its sets of rows, its other tensors, its options."""
+
+    @staticmethod
+    def forward(
+        anchor_rows: Tensor,
+        positive_rows: Tensor | None,
+        negative_rows: Tensor | None,
+        tensors: MaybeTensors,
+        options: tuple[Any, ...],
+        request: tuple[list[bool], bool],
+        op: str,  # noqa: ARG004
+    ) -> tuple[Tensor, ...]:
+        rows = (anchor_rows, positive_rows, negative_rows)
+        return tuple(_ops.triplet(*rows, *tensors, None, *options, *request))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *rows, tensors, ctx.options, (wanted, _), ctx.op = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # else each output without a gradient gets a zero for one
+        later = ctx.options[-1] == "none"
+        ctx.save_for_backward(*rows, *(tensors if later else _by_input(output[1:], wanted)))
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_loss is None:
+            return (None,) * 7
+        saved = ctx.saved_tensors  # may be read once only: activation checkpointing
+        rows, kept, needed = saved[:3], saved[3:], ctx.needs_input_grad[:3]
+        if ctx.options[-1] == "none":
+            found = _ops.triplet(*rows, *kept, grad_loss, *ctx.options, needed, False)[1:]
+        else:
+            found = [grad * grad_loss for grad, need in zip(kept, needed, strict=True) if need]
+        return *_finished(ctx.op, found, rows, needed), None, None, None, None
+
+    @staticmethod
+    def vmap(*_: Any) -> NoReturn:
+        _ops.refuse_vmap()
+
+
+class _Pairwise(Function):
+    @staticmethod
+    def forward(x: Tensor, y: Tensor | None, distance: str, normalize: bool) -> Tensor:
+        distances: Tensor = _ops.pairwise(x, y, distance, normalize)
+        return distances
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        *rows, distance, normalize = inputs
+        ctx.options = (distance, normalize)
+        ctx.save_for_backward(*rows)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        rows, needed = ctx.saved_tensors, ctx.needs_input_grad[:2]
+        found = _ops.pairwise_backward(*rows, cotangent, *ctx.options, needed)
+        return *_finished("pairwise_distances", found, rows, needed), None, None
+
+    @staticmethod
+    def vmap(*_: Any) -> NoReturn:
+        _ops.refuse_vmap()
+
+
+class _SecondDerivative(Function):
+    """Passes gradients through, and refuses to be differentiated.
+
+    The gradients are constants to autograd; without this a second derivative would be a silent 0.
+    """
+
+    generate_vmap_rule = True  # torch.func.jacrev maps the backward over its cotangents
+
+    @staticmethod
+    def forward(op: str, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG004
+        """The first n tensors; the others only connect them to what they depend on."""
+        return tuple(each.view_as(each) for each in tensors[:n])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
+        ctx.op = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> NoReturn:
+        message = (
+            f"[{ctx.op}] double backward is not supported by the fused kernels; "
+            "use impl='reference'."
+        )
+        raise RuntimeError(message)
+
+
+_apply_triplet_loss = apply_of(_TripletLoss)
+_apply_pairwise = apply_of(_Pairwise)
+_refuse_second_derivative = apply_of(_SecondDerivative)
+
+
+def _by_input(found: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """The tensors that were asked for, each in the place of its input."""
+    remaining = iter(found)
+    return [next(remaining) if want else None for want in wanted]
+
+
+def _finished(
+    op: str, found: Sequence[Tensor], rows: MaybeTensors, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients in the dtype of the rows, guarded against a second derivative."""
+    inputs = [each for each in rows if each is not None]
+    found = [grad.to(inputs[0].dtype) for grad in found]
+    if torch.is_grad_enabled():  # create_graph=True, or torch.func
+        found = _refuse_second_derivative(op, len(found), *found, *inputs)
+    return _by_input(found, needed)

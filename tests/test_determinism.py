@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Equal inputs give equal bits: on every run and for every number of threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compare import assert_same_bits
+from flashmetric import _C
+from keys_data import hard_rows
+from op_db import DISTANCES, OP, OPS, cases
+from samples import Sample, class_batch
+from test_gradients import gradients
+
+THREADS = (1, 2, 3, 4)
+
+
+def _everything(op, sample):
+    """All numbers an op can give for a sample."""
+    if not op.differentiable:
+        return dict(zip(("anchor", "positive", "negative"), op.run(sample), strict=True))
+    value, grads = gradients(op, sample)
+    results = {"value": value} | grads
+    if "triplet" in op.name:
+        results |= op.run(sample, return_stats=True)[1]._asdict()
+    return results
+
+
+def _assert_equal_results(op, sample, expected):
+    for name, value in _everything(op, sample).items():
+        assert_same_bits(value, expected[name], what=f"{op.name} {name}")
+
+
+@pytest.mark.parametrize(("op", "row"), cases())
+def test_every_row_for_every_thread_count(op, row):
+    sample = op.sample({**row, "shape": "97x24"}, torch.float32)
+    torch.set_num_threads(1)
+    expected = _everything(op, sample)
+    for threads in THREADS:
+        torch.set_num_threads(threads)
+        _assert_equal_results(op, sample, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_many_blocks_for_every_thread_count(op, distance, dtype):
+    """Enough blocks that threads really share the work, with rows that are chosen many times."""
+    rows, labels = class_batch(1100, 21, 40, dtype=dtype)
+    rows[::50] = rows[0]
+    options = {"distance": distance}
+    if op.name == "pairwise_distances":
+        tensors = {"x": rows[:700], "y": rows[700:]}
+    elif op.name == "triplet_margin_loss":
+        tensors = {"embeddings": rows}
+        generator = torch.Generator().manual_seed(2)
+        for role in ("anchor", "positive", "negative"):
+            options[role] = torch.randint(0, 60, (5000,), generator=generator)
+    else:
+        tensors, options["labels"] = {"embeddings": rows}, labels
+    sample = Sample(op.name, tensors, options)
+    torch.set_num_threads(1)
+    expected = _everything(op, sample)
+    for threads in THREADS[1:]:
+        torch.set_num_threads(threads)
+        for _ in range(2):
+            _assert_equal_results(op, sample, expected)
+
+
+@pytest.mark.parametrize("kind", ["random", "integers", "duplicates", "tight_classes", "offset"])
+def test_choices_are_the_same_bits_on_every_isa(kind):
+    rows, labels = hard_rows(kind, 333, 37, 31, torch.float32)
+    results = []
+    for name, supported in _C.isas():
+        if supported:
+            _C.force_isa(name)
+            results.append(OP["mine_triplets"].function(rows, labels))
+    for result in results[1:]:
+        for one, other in zip(results[0], result, strict=True):
+            assert_same_bits(one, other)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""gradcheck of the float64 kernels, and both derivatives of the reference, over every row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from op_db import cases
+
+
+def _small(op, row):
+    """The row at a size where numerical differentiation over every input is instant."""
+    sample = op.sample({**row, "shape": "6x3"}, torch.float64).requiring_grad()
+    names = list(sample.tensors)
+
+    def call(impl):
+        def function(*tensors):
+            return op.run(sample.with_tensors(**dict(zip(names, tensors, strict=True))), impl)
+
+        return function
+
+    return call, tuple(sample.tensors.values())
+
+
+@pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
+def test_fused_gradient(op, row):
+    call, inputs = _small(op, row)
+    assert torch.autograd.gradcheck(call("fused"), inputs)
+
+
+@pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
+def test_reference_gradient_and_second_derivative(op, row):
+    call, inputs = _small(op, row)
+    assert torch.autograd.gradcheck(call("reference"), inputs)
+    assert torch.autograd.gradgradcheck(call("reference"), inputs)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Gradients: the 2x rule under random cotangents, and the ways autograd asks for them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compare import assert_no_worse_than, assert_same_bits
+from op_db import OP, cases, cases_and_dtypes
+from samples import cotangent_for
+
+
+def gradients(op, sample, cotangent=None, impl="fused"):
+    """(value, gradients by tensor name) under `cotangent`, random if not given."""
+    leaves = sample.requiring_grad()
+    value = op.run(leaves, impl)
+    cotangent = cotangent_for(value) if cotangent is None else cotangent
+    grads = torch.autograd.grad(value, list(leaves.tensors.values()), cotangent)
+    return value, dict(zip(leaves.tensors, grads, strict=True))
+
+
+def assert_value_and_gradient(op, sample, judged=None):
+    """The 2x rule for one sample; `judged` is what `judge` said of it before."""
+    plain, baseline, truth = judged or judge(op, sample)
+    value, ours = gradients(op, sample)
+    assert_no_worse_than(value, baseline=plain, truth=truth.value)
+    assert set(truth.grads) == set(ours)
+    for name, expected in truth.grads.items():
+        assert ours[name].dtype == sample.tensors[name].dtype
+        what = f"gradient of {name}"
+        assert_no_worse_than(ours[name], baseline=baseline[name], truth=expected, what=what)
+
+
+def judge(op, sample):
+    """Value and gradients of plain torch in the same dtype, and the truth."""
+    plain, baseline = gradients(op, sample, impl="reference")
+    return plain, baseline, op.truth(sample, cotangent_for(plain))
+
+
+@pytest.mark.parametrize(("op", "row", "dtype"), cases_and_dtypes(differentiable=True))
+def test_value_and_gradient(op, row, dtype):
+    assert_value_and_gradient(op, op.sample(row, dtype))
+
+
+@pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
+def test_asking_twice_gives_the_same_bits_and_accumulates(op, row):
+    sample = op.sample(row, torch.float32).requiring_grad()
+    leaves = list(sample.tensors.values())
+    value = op.run(sample)
+    cotangent = cotangent_for(value)
+    first = torch.autograd.grad(value, leaves, cotangent, retain_graph=True)
+    second = torch.autograd.grad(value, leaves, cotangent, retain_graph=True)
+    other = torch.autograd.grad(value, leaves, cotangent_for(value, seed=1), retain_graph=True)
+    value.backward(cotangent)
+    for once, again, elsewhere, leaf in zip(first, second, other, leaves, strict=True):
+        assert_same_bits(once, again)
+        assert_same_bits(once, leaf.grad)
+        assert once.count_nonzero() == 0 or not torch.equal(once, elsewhere)
+
+
+@pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
+def test_a_tensor_that_needs_no_gradient_changes_nothing(op, row):
+    sample = op.sample(row, torch.float32)
+    value, everything = gradients(op, sample)
+    plain = op.run(sample)
+    assert not plain.requires_grad
+    assert_same_bits(plain, value.detach(), what="value without gradients")
+    for name in sample.tensors:
+        alone = sample.with_tensors(**{name: sample.tensors[name].clone().requires_grad_()})
+        result = op.run(alone)
+        (grad,) = torch.autograd.grad(result, alone.tensors[name], cotangent_for(result))
+        assert_same_bits(grad, everything[name], what=f"gradient of {name} alone")
+
+
+@pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
+def test_no_grad_mode_builds_no_graph(op, row):
+    sample = op.sample(row, torch.float32).requiring_grad()
+    with torch.no_grad():
+        quiet = op.run(sample)
+    assert not quiet.requires_grad
+    with torch.inference_mode():
+        assert_same_bits(op.run(sample), quiet)
+
+
+def test_gradient_reaches_a_non_leaf():
+    op = OP["triplet_loss"]
+    sample = op.sample(op.rows[0], torch.float32)
+    leaf = sample.tensors["embeddings"].clone().requires_grad_()
+    op.run(sample.with_tensors(embeddings=leaf * 2.0)).sum().backward()
+    doubled = (leaf.detach() * 2.0).requires_grad_()
+    op.run(sample.with_tensors(embeddings=doubled)).sum().backward()
+    assert_same_bits(leaf.grad, doubled.grad * 2.0)
+
+
+def test_one_tensor_as_both_sides_receives_both_gradients():
+    """embeddings and ref_embeddings may be the same tensor; its gradient is the sum of two."""
+    op = OP["triplet_loss"]
+    embeddings = torch.randn(24, 9, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(24) % 6
+    call = {"labels": labels, "ref_labels": labels, "self_index": torch.arange(24)}
+    both = embeddings.clone().requires_grad_()
+    op.function(both, ref_embeddings=both, **call).backward()
+    left, right = embeddings.clone().requires_grad_(), embeddings.clone().requires_grad_()
+    op.function(left, ref_embeddings=right, **call).backward()
+    assert_same_bits(both.grad, left.grad + right.grad)
+    symmetric = embeddings.clone().requires_grad_()
+    loss = op.function(symmetric, labels)
+    assert_same_bits(loss, op.function(both, ref_embeddings=both, **call))
