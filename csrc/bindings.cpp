@@ -27,37 +27,24 @@ void raise(const fm::Status& status) {
   if (!status.empty()) throw py::value_error(status);
 }
 
+// Runs the operation, or without a workspace only says how many bytes of it the same call needs.
 template <class Problem>
-void run(fm::Status (*operation)(Problem&), Problem& problem) {
+size_t run(fm::Status (*operation)(Problem&), Problem& problem, Address workspace) {
+  problem.workspace.data = pointer<void>(workspace);
   fm::Status status;
   {
     py::gil_scoped_release released;
     status = operation(problem);
   }
   raise(status);
-}
-
-// What the same call will need: the operation with no workspace only measures.
-template <class Problem>
-size_t workspace_of(fm::Status (*operation)(Problem&), Problem& problem) {
-  raise(operation(problem));
   return problem.workspace.bytes;
 }
 
 fm::Relation relation_named(std::string_view name) {
-  if (name == "classes") return fm::Relation::classes;
-  if (name == "multi_hot") return fm::Relation::multi_hot;
-  if (name == "mask") return fm::Relation::mask;
-  throw py::value_error("[mine] unknown relation '" + std::string(name) +
-                        "'; known: classes, multi_hot, mask.");
-}
-
-fm::DType dtype_of(int code) {
-  if (code != 0 && code != 1) {
-    throw py::value_error("dtype must be 0 (float32) or 1 (float64); got " + std::to_string(code) +
-                          ".");
-  }
-  return static_cast<fm::DType>(code);
+  const int relation = fm::relation_named(name);
+  if (relation < 0)
+    throw py::value_error("[mine] unknown relation; known: classes, multi_hot, mask.");
+  return static_cast<fm::Relation>(relation);
 }
 
 template <class Problem>
@@ -65,30 +52,16 @@ void set_rows_kind(Problem& problem, std::string_view distance, bool normalize, 
                    int64_t dim) {
   problem.distance = distance;
   problem.normalize = normalize;
-  problem.dtype = dtype_of(dtype);
+  if (dtype != 0 && dtype != 1) throw py::value_error("dtype must be 0 (float32) or 1 (float64).");
+  problem.dtype = static_cast<fm::DType>(dtype);
   problem.dim = dim;
 }
 
-size_t mine_workspace(int64_t n_query, int64_t n_ref, int64_t dim, int dtype, bool symmetric,
-                      std::string_view relation, int64_t n_classes, int threads) {
-  fm::MineProblem p;
-  p.mining = "hard";
-  set_rows_kind(p, "euclidean", false, dtype, dim);
-  p.query.n = n_query;
-  p.ref.n = n_ref;
-  p.symmetric = symmetric;
-  p.labels.relation = relation_named(relation);
-  p.labels.n_classes = n_classes;
-  p.threads = threads;
-  return workspace_of(fm::mine, p);
-}
-
-void mine(std::string_view mining, std::string_view distance, bool normalize, int dtype,
-          int64_t dim, Address query, int64_t n_query, int64_t query_stride, Address ref,
-          int64_t n_ref, int64_t ref_stride, std::string_view relation, Address query_labels,
-          Address ref_labels, int64_t n_classes, Address self_index, Address query_keep,
-          Address ref_keep, Address positive, Address negative, Address workspace,
-          size_t workspace_size, int threads) {
+size_t mine(std::string_view mining, std::string_view distance, bool normalize, int dtype,
+            int64_t dim, Address query, int64_t n_query, int64_t query_stride, Address ref,
+            int64_t n_ref, int64_t ref_stride, std::string_view relation, Address query_labels,
+            Address ref_labels, int64_t n_classes, Address self_index, Address query_keep,
+            Address ref_keep, Address positive, Address negative, Address workspace, int threads) {
   fm::MineProblem p;
   p.mining = mining;
   set_rows_kind(p, distance, normalize, dtype, dim);
@@ -101,34 +74,19 @@ void mine(std::string_view mining, std::string_view distance, bool normalize, in
               pointer<uint8_t>(ref_keep)};
   p.positive = pointer<int64_t>(positive);
   p.negative = pointer<int64_t>(negative);
-  p.workspace = {pointer<void>(workspace), workspace_size};
   p.threads = threads;
-  run(fm::mine, p);
+  return run(fm::mine, p, workspace);
 }
 
-size_t triplet_workspace(int64_t n, int64_t anchors, int64_t positives, int64_t negatives,
-                         int64_t dim, int dtype, int threads) {
-  fm::TripletProblem p;
-  p.reduction = "mean";
-  set_rows_kind(p, "euclidean", false, dtype, dim);
-  p.rows[0].n = anchors;
-  p.rows[1].n = positives;
-  p.rows[2].n = negatives;
-  p.n = n;
-  p.threads = threads;
-  return workspace_of(fm::triplet, p);
-}
-
-void triplet(std::string_view distance, bool normalize, int dtype, int64_t dim, Address anchor_rows,
-             int64_t n_anchor_rows, int64_t anchor_stride, Address positive_rows,
-             int64_t n_positive_rows, int64_t positive_stride, Address negative_rows,
-             int64_t n_negative_rows, int64_t negative_stride, int64_t n, Address anchor,
-             Address positive, Address negative, double margin, Address margin_values,
-             int64_t margin_stride, bool soft_margin, bool swap, Address weights,
-             bool count_invalid, std::string_view reduction, Address cotangent,
-             int64_t cotangent_stride, Address loss, Address grad_anchor, Address grad_positive,
-             Address grad_negative, Address stats, Address workspace, size_t workspace_size,
-             int threads) {
+size_t triplet(std::string_view distance, bool normalize, int dtype, int64_t dim,
+               Address anchor_rows, int64_t n_anchor_rows, int64_t anchor_stride,
+               Address positive_rows, int64_t n_positive_rows, int64_t positive_stride,
+               Address negative_rows, int64_t n_negative_rows, int64_t negative_stride, int64_t n,
+               Address anchor, Address positive, Address negative, double margin,
+               Address margin_values, int64_t margin_stride, bool soft_margin, bool swap,
+               Address weights, bool count_invalid, std::string_view reduction, Address cotangent,
+               int64_t cotangent_stride, Address loss, Address grad_anchor, Address grad_positive,
+               Address grad_negative, Address stats, Address workspace, int threads) {
   fm::TripletProblem p;
   p.reduction = reduction;
   set_rows_kind(p, distance, normalize, dtype, dim);
@@ -157,38 +115,14 @@ void triplet(std::string_view distance, bool normalize, int dtype, int64_t dim, 
   p.grad[1] = pointer<void>(grad_positive);
   p.grad[2] = pointer<void>(grad_negative);
   p.stats = pointer<double>(stats);
-  p.workspace = {pointer<void>(workspace), workspace_size};
   p.threads = threads;
-  run(fm::triplet, p);
+  return run(fm::triplet, p, workspace);
 }
 
-template <fm::Status (*operation)(fm::PairwiseProblem&)>
-size_t pairwise_workspace(int64_t n_x, int64_t n_y, int64_t dim, int dtype, int threads) {
-  fm::PairwiseProblem p;
-  set_rows_kind(p, "euclidean", false, dtype, dim);
-  p.x.n = n_x;
-  p.y.n = n_y;
-  p.threads = threads;
-  return workspace_of(operation, p);
-}
-
-void pairwise(std::string_view distance, bool normalize, int dtype, int64_t dim, Address x,
-              int64_t n_x, int64_t x_stride, Address y, int64_t n_y, int64_t y_stride, Address out,
-              Address workspace, size_t workspace_size, int threads) {
-  fm::PairwiseProblem p;
-  set_rows_kind(p, distance, normalize, dtype, dim);
-  p.x = rows(x, n_x, x_stride);
-  p.y = rows(y, n_y, y_stride);
-  p.out = pointer<void>(out);
-  p.workspace = {pointer<void>(workspace), workspace_size};
-  p.threads = threads;
-  run(fm::pairwise, p);
-}
-
-void pairwise_backward(std::string_view distance, bool normalize, int dtype, int64_t dim, Address x,
-                       int64_t n_x, int64_t x_stride, Address y, int64_t n_y, int64_t y_stride,
-                       Address cotangent, int64_t row_stride, int64_t col_stride, Address grad_x,
-                       Address workspace, size_t workspace_size, int threads) {
+size_t pairwise_backward(std::string_view distance, bool normalize, int dtype, int64_t dim,
+                         Address x, int64_t n_x, int64_t x_stride, Address y, int64_t n_y,
+                         int64_t y_stride, Address cotangent, int64_t row_stride,
+                         int64_t col_stride, Address out, Address workspace, int threads) {
   fm::PairwiseProblem p;
   set_rows_kind(p, distance, normalize, dtype, dim);
   p.x = rows(x, n_x, x_stride);
@@ -196,63 +130,36 @@ void pairwise_backward(std::string_view distance, bool normalize, int dtype, int
   p.cotangent = pointer<void>(cotangent);
   p.cotangent_row_stride = row_stride;
   p.cotangent_col_stride = col_stride;
-  p.out = pointer<void>(grad_x);
-  p.workspace = {pointer<void>(workspace), workspace_size};
+  p.out = pointer<void>(out);
   p.threads = threads;
-  run(fm::pairwise_backward, p);
+  return run(cotangent == 0 ? fm::pairwise : fm::pairwise_backward, p, workspace);
 }
 
-py::dict counters() {
-  const fm::Counters c = fm::counters();
-  py::dict named;
-  named["mine"] = c.mine;
-  named["triplet"] = c.triplet;
-  named["pairwise"] = c.pairwise;
-  named["pairwise_backward"] = c.pairwise_backward;
-  named["rescored"] = c.rescored;
-  named["brute_rows"] = c.brute_rows;
-  return named;
-}
-
-py::list isas() {
-  py::list all;
-  for (const auto& isa : fm::compiled_isas()) all.append(py::make_tuple(isa.name, isa.supported));
-  return all;
-}
-
-py::dict build_info() {
-  py::dict info;
-  info["version"] = FLASHMETRIC_VERSION;
-  info["compiler"] = FLASHMETRIC_COMPILER;
-  info["cxx_flags"] = FLASHMETRIC_CXX_FLAGS;
-#if defined(FLASHMETRIC_OPENMP)
-  info["openmp"] = true;
-#else
-  info["openmp"] = false;
-#endif
-  info["cuda"] = fm::built_with_cuda();
-  info["cuda_archs"] = py::list();
-  return info;
+size_t pairwise(std::string_view distance, bool normalize, int dtype, int64_t dim, Address x,
+                int64_t n_x, int64_t x_stride, Address y, int64_t n_y, int64_t y_stride,
+                Address out, Address workspace, int threads) {
+  return pairwise_backward(distance, normalize, dtype, dim, x, n_x, x_stride, y, n_y, y_stride, 0,
+                           0, 0, out, workspace, threads);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "FlashMetric's kernels. Private: use the functions of flashmetric.";
-  m.def("mine_workspace", &mine_workspace);
   m.def("mine", &mine);
-  m.def("triplet_workspace", &triplet_workspace);
   m.def("triplet", &triplet);
-  m.def("pairwise_workspace", &pairwise_workspace<fm::pairwise>);
   m.def("pairwise", &pairwise);
-  m.def("pairwise_backward_workspace", &pairwise_workspace<fm::pairwise_backward>);
   m.def("pairwise_backward", &pairwise_backward);
-  m.def("counters", &counters);
+  m.def("counters", [] {
+    py::dict named;
+    for (const auto& [name, count] : fm::counters()) named[py::str(name)] = count;
+    return named;
+  });
   m.def("reset_counters", &fm::reset_counters);
   m.def("isa", &fm::isa_in_use);
   m.def("isa_is_forced", &fm::isa_is_forced);
-  m.def("isas", &isas);
+  m.def("isas", &fm::compiled_isas);
   m.def("force_isa", [](std::string_view name) { raise(fm::force_isa(name)); });
   m.def("environment_error", &fm::cpu::environment_error);
-  m.def("build_info", &build_info);
+  m.def("build_info", &fm::build_info);
 }

@@ -37,6 +37,9 @@ Status check_size(const char* op, int64_t rows) {
       .append(".");
 }
 
+// In the order of Relation.
+constexpr std::string_view kRelations[] = {"classes", "multi_hot", "mask"};
+
 // In the order of cpu::Reduction.
 constexpr std::string_view kReductions[] = {"mean", "mean_active", "sum", "none"};
 
@@ -83,20 +86,36 @@ Status pairwise_backward(PairwiseProblem& problem) {
   return status;
 }
 
-Counters counters() {
+int relation_named(std::string_view name) {
+  const auto* const found = std::find(std::begin(kRelations), std::end(kRelations), name);
+  return found == std::end(kRelations) ? -1 : static_cast<int>(found - std::begin(kRelations));
+}
+
+std::vector<std::pair<std::string_view, int64_t>> counters() {
   const auto read = [](int64_t& counter) { return __atomic_load_n(&counter, __ATOMIC_RELAXED); };
-  Counters& live = cpu::call_counters;
-  return {read(live.mine),     read(live.triplet),
-          read(live.pairwise), read(live.pairwise_backward),
-          read(live.rescored), read(live.brute_rows)};
+  cpu::Counters& live = cpu::call_counters;
+  return {{"mine", read(live.mine)},         {"triplet", read(live.triplet)},
+          {"pairwise", read(live.pairwise)}, {"pairwise_backward", read(live.pairwise_backward)},
+          {"rescored", read(live.rescored)}, {"brute_rows", read(live.brute_rows)}};
 }
 
 void reset_counters() {
-  Counters& live = cpu::call_counters;
+  cpu::Counters& live = cpu::call_counters;
   for (int64_t* counter : {&live.mine, &live.triplet, &live.pairwise, &live.pairwise_backward,
                            &live.rescored, &live.brute_rows}) {
     __atomic_store_n(counter, int64_t{0}, __ATOMIC_RELAXED);
   }
+}
+
+std::map<std::string, BuildFact> build_info() {
+#if defined(FLASHMETRIC_OPENMP)
+  constexpr bool openmp = true;
+#else
+  constexpr bool openmp = false;
+#endif
+  return {{"version", FLASHMETRIC_VERSION},     {"compiler", FLASHMETRIC_COMPILER},
+          {"cxx_flags", FLASHMETRIC_CXX_FLAGS}, {"openmp", openmp},
+          {"cuda", built_with_cuda()},          {"cuda_archs", std::vector<std::string>()}};
 }
 
 }  // namespace flashmetric

@@ -8,8 +8,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
 namespace flashmetric {
@@ -31,6 +34,9 @@ struct Workspace {
 };
 
 enum class Relation : int { classes, multi_hot, mask };
+
+// The relation called "classes", "multi_hot" or "mask"; -1 for any other name.
+int relation_named(std::string_view name);
 
 // Who is a positive of whom.
 //   classes:   query, ref: int64 [n], equal bits = same class
@@ -107,21 +113,20 @@ Status triplet(TripletProblem& problem);
 Status pairwise(PairwiseProblem& problem);
 Status pairwise_backward(PairwiseProblem& problem);
 
-struct IsaInfo {
-  std::string_view name;
-  bool supported;
-};
-std::vector<IsaInfo> compiled_isas();  // best first
+// Name, and whether this machine and its operating system support it; best first.
+std::vector<std::pair<std::string_view, bool>> compiled_isas();
 std::string_view isa_in_use();
 bool isa_is_forced();
 Status force_isa(std::string_view name);  // "" = automatic
 
-// What ran, for tests and for `selftest`: calls, and how often ranking had to fall back on keys.
-struct Counters {
-  int64_t mine, triplet, pairwise, pairwise_backward, rescored, brute_rows;
-};
-Counters counters();
+// What ran, for tests and for `selftest`: calls of each operation, keys computed to decide between
+// near-ties ("rescored"), and rows that only keys could judge ("brute_rows").
+std::vector<std::pair<std::string_view, int64_t>> counters();
 void reset_counters();
+
+// Version, compiler, flags and features of this binary.
+using BuildFact = std::variant<bool, std::string, std::vector<std::string>>;
+std::map<std::string, BuildFact> build_info();
 
 bool built_with_cuda();
 

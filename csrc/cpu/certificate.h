@@ -40,6 +40,7 @@ struct RowLengths {
   double centred;  // |y|
   double full;     // |x * scale| * unit: what the keys are computed from
   double centre;   // |centre| * unit
+  double unit;
 };
 
 template <class T>
@@ -48,18 +49,21 @@ FM_INLINE T row_slack(KeyForm key, RowLengths row, double dim) {
   const bool product = key.form == Form::product;
   const double half_centred = row.centred * row.centred / 2;
   const double half_full = row.full * row.full / 2;
-  // dim roundings in the inner product, dim / 4 + 20 in |y|^2 (at least 4 lanes), the rest for the
-  // rounding of y, offset, lower and threshold; each is at most u (|y_i|^2 + |y_j|^2) / 2.
-  double slack = u * (1.25 * dim + 48) * half_centred;
+  // dim roundings in the inner product, dim / 2 in |y|^2 (at least 2 lanes), dim / 4 in a key; the
+  // rest is for y, offset, lower and threshold. Each is at most u (|y_i|^2 + |y_j|^2) / 2.
+  double slack = u * (1.75 * dim + 64) * half_centred;
   // Normalising rounds twice relative to the whole row, not to its centred part.
   if (key.needs_norms()) slack += 8 * u * half_full;
   // <centre, y>, and the keys' own rounding where it is relative to the whole row.
   if (product) {
     const double rounded = row.centred + (key.needs_norms() ? row.full : 0);
-    slack += u * (dim / 4 + 24) * row.centre * rounded;
+    slack += u * (dim / 2 + 24) * row.centre * rounded;
   }
   if (product || key.needs_norms()) slack += 0x1p-53 * (dim / 4 + 64) * half_full;
-  slack += 4 * (dim + 1) * Precision<T>::smallest;
+  // What may be flushed to zero, in tiles (x - centre before it is scaled up) and in float64 keys.
+  slack += 8 * (dim + 1) * Precision<T>::smallest * (row.unit > 1 ? row.unit : 1);
+  const double key_unit = row.unit * (key.needs_norms() ? 1 / kMinNorm : 1);
+  slack += (dim + 8) * 0x1p-1022 * key_unit * key_unit;
   return static_cast<T>(slack * (1 + 0x1p-20));  // 2^-20: the casts to T round the slack itself
 }
 

@@ -91,9 +91,9 @@ const KernelTable& kernel_table() { return *current().table; }
 
 }  // namespace cpu
 
-std::vector<IsaInfo> compiled_isas() {
-  std::vector<IsaInfo> isas;
-  for (const auto& isa : cpu::kIsas) isas.push_back({isa.name, isa.supported()});
+std::vector<std::pair<std::string_view, bool>> compiled_isas() {
+  std::vector<std::pair<std::string_view, bool>> isas;
+  for (const auto& isa : cpu::kIsas) isas.emplace_back(isa.name, isa.supported());
   return isas;
 }
 

@@ -38,6 +38,10 @@ extern const KernelTable table;
 }
 #endif
 
-extern Counters call_counters;  // only through __atomic builtins; defined in isa.cpp
+// Counts calls; only touched through __atomic builtins. Defined in isa.cpp.
+struct Counters {
+  int64_t mine, triplet, pairwise, pairwise_backward, rescored, brute_rows;
+};
+extern Counters call_counters;
 
 }  // namespace flashmetric::cpu

@@ -123,7 +123,8 @@ FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>&
   constexpr bool farthest[2] = {Miner::positive == Seek::farthest,
                                 Miner::negative == Seek::farthest};
   const double full = norm * static_cast<double>(row.scale) * static_cast<double>(frame.unit);
-  const RowLengths lengths{square_root(static_cast<double>(row.square)), full, frame.centre_norm};
+  const RowLengths lengths{square_root(static_cast<double>(row.square)), full, frame.centre_norm,
+                           static_cast<double>(frame.unit)};
   const T slack = row_slack<T>(key, lengths, static_cast<double>(dim));
   const T offset = key.form == Form::difference ? row.square / 2 : -row.along;
   set.slack[at] = slack;

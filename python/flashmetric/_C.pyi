@@ -10,17 +10,9 @@ def isas() -> list[tuple[str, bool]]: ...
 def environment_error() -> str: ...
 def build_info() -> dict[str, str | bool | list[str]]: ...
 def force_isa(name: str, /) -> None: ...
-def mine_workspace(
-    n_query: int,
-    n_ref: int,
-    dim: int,
-    dtype: int,
-    symmetric: bool,
-    relation: str,
-    n_classes: int,
-    threads: int,
-    /,
-) -> int: ...
+
+# The kernels return the bytes of workspace they need if workspace is 0, else they run.
+
 def mine(
     mining: str,
     distance: str,
@@ -43,17 +35,6 @@ def mine(
     positive: int,
     negative: int,
     workspace: int,
-    workspace_size: int,
-    threads: int,
-    /,
-) -> None: ...
-def triplet_workspace(
-    n_triplets: int,
-    n_anchor_rows: int,
-    n_positive_rows: int,
-    n_negative_rows: int,
-    dim: int,
-    dtype: int,
     threads: int,
     /,
 ) -> int: ...
@@ -91,23 +72,6 @@ def triplet(
     grad_negative: int,
     stats: int,
     workspace: int,
-    workspace_size: int,
-    threads: int,
-    /,
-) -> None: ...
-def pairwise_workspace(
-    n_x: int,
-    n_y: int,
-    dim: int,
-    dtype: int,
-    threads: int,
-    /,
-) -> int: ...
-def pairwise_backward_workspace(
-    n_x: int,
-    n_y: int,
-    dim: int,
-    dtype: int,
     threads: int,
     /,
 ) -> int: ...
@@ -124,10 +88,9 @@ def pairwise(
     y_stride: int,
     out: int,
     workspace: int,
-    workspace_size: int,
     threads: int,
     /,
-) -> None: ...
+) -> int: ...
 def pairwise_backward(
     distance: str,
     normalize: bool,
@@ -144,7 +107,6 @@ def pairwise_backward(
     cotangent_col_stride: int,
     grad_x: int,
     workspace: int,
-    workspace_size: int,
     threads: int,
     /,
-) -> None: ...
+) -> int: ...

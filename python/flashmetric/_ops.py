@@ -13,6 +13,7 @@ formula (_autograd.py does): called directly they return constants.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -77,6 +78,13 @@ def _index(values: Tensor | None) -> Tensor | None:
     return None if values is None else values.contiguous()
 
 
+def _run(kernel: Callable[..., int], *arguments: Any) -> None:
+    """Asks the kernel how much scratch memory this call needs, then calls it with as much."""
+    threads = torch.get_num_threads()
+    scratch = torch.empty(kernel(*arguments, 0, threads), dtype=torch.uint8)
+    kernel(*arguments, scratch.data_ptr(), threads)
+
+
 def _dtype_code(dtype: torch.dtype) -> int:
     return 1 if dtype == torch.float64 else 0
 
@@ -101,16 +109,14 @@ def _mine(
         ref_keys, ref_kept = compared(ref_labels, relation, ignore_label)
     self_index = _index(self_index)
     n, dim = x.shape
-    n_ref = n if y is None else y.shape[0]
     n_classes = labels.shape[1] if relation == "multi_hot" else 0
-    dtype, threads = _dtype_code(x.dtype), torch.get_num_threads()
-    size = _C.mine_workspace(n, n_ref, dim, dtype, y is None, relation, n_classes, threads)
-    scratch = torch.empty(size, dtype=torch.uint8)
-    _C.mine(
+    dtype = _dtype_code(x.dtype)
+    _run(
+        _C.mine,
         *(mining, distance, normalize, dtype, dim, *_set(x), *_set(y)),
         *(relation, keys.data_ptr(), _pointer(ref_keys), n_classes),
         *(_pointer(self_index), _pointer(kept), _pointer(ref_kept)),
-        *(positive.data_ptr(), negative.data_ptr(), scratch.data_ptr(), size, threads),
+        *(positive.data_ptr(), negative.data_ptr()),
     )
     return positive, negative
 
@@ -134,20 +140,18 @@ def _triplet(
     anchor, positive, negative = _index(anchor), _index(positive), _index(negative)
     margin_values, weights = _wide(margin_values), _wide(weights)
     n, dim = (x if anchor is None else anchor).shape[0], x.shape[1]
-    dtype, threads = _dtype_code(x.dtype), torch.get_num_threads()
-    size = _C.triplet_workspace(n, first[1], second[1], third[1], dim, dtype, threads)
-    scratch = torch.empty(size, dtype=torch.uint8)
+    dtype = _dtype_code(x.dtype)
     loss, *addresses = [each.data_ptr() for each in outputs]
     stats = addresses.pop() if with_stats else 0
     grads = [addresses.pop(0) if want else 0 for want in wanted]
-    arguments: tuple[Any, ...] = (
+    _run(
+        _C.triplet,
         *(distance, normalize, dtype, dim, *first, *second, *third),
         *(n, _pointer(anchor), _pointer(positive), _pointer(negative)),
         *(margin, _pointer(margin_values), _step(margin_values), soft_margin, swap),
         *(_pointer(weights), count_invalid, reduction, _pointer(cotangent), _step(cotangent)),
-        *(loss, *grads, stats, scratch.data_ptr(), size, threads),
+        *(loss, *grads, stats),
     )
-    _C.triplet(*arguments)
     return outputs
 
 
@@ -155,13 +159,8 @@ def _pairwise(x: Tensor, y: Tensor | None, distance: str, normalize: bool) -> Te
     out = _outputs.pairwise(x, y)
     x = _rows(x)
     y = x if y is None else _rows(y)
-    dim, dtype, threads = x.shape[1], _dtype_code(x.dtype), torch.get_num_threads()
-    size = _C.pairwise_workspace(x.shape[0], y.shape[0], dim, dtype, threads)
-    scratch = torch.empty(size, dtype=torch.uint8)
-    _C.pairwise(
-        *(distance, normalize, dtype, dim, *_set(x), *_set(y), out.data_ptr()),
-        *(scratch.data_ptr(), size, threads),
-    )
+    dim, dtype = x.shape[1], _dtype_code(x.dtype)
+    _run(_C.pairwise, distance, normalize, dtype, dim, *_set(x), *_set(y), out.data_ptr())
     return out
 
 
@@ -176,15 +175,13 @@ def _pairwise_backward(
     grads = _outputs.pairwise_backward(x, y, cotangent, wanted)
     x = _rows(x)
     other = x if y is None else _rows(y)
-    dim, dtype, threads = x.shape[1], _dtype_code(x.dtype), torch.get_num_threads()
+    dim, dtype = x.shape[1], _dtype_code(x.dtype)
 
     def add(grad: Tensor, own: Tensor, other: Tensor, cotangent: Tensor) -> None:
-        size = _C.pairwise_backward_workspace(own.shape[0], other.shape[0], dim, dtype, threads)
-        scratch = torch.empty(size, dtype=torch.uint8)
-        _C.pairwise_backward(
+        _run(
+            _C.pairwise_backward,
             *(distance, normalize, dtype, dim, *_set(own), *_set(other)),
             *(cotangent.data_ptr(), cotangent.stride(0), cotangent.stride(1), grad.data_ptr()),
-            *(scratch.data_ptr(), size, threads),
         )
 
     if wanted[0]:

@@ -51,10 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("demo_out"), help="folder (default: %(default)s)"
     )
     parser.add_argument(
-        "--steps", type=int, default=300, help="training steps (default: %(default)s)"
+        "--steps", type=positive, default=300, help="training steps (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print demo.json instead of the line")
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        msg = f"must be at least 1; got {number}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
 
 
 def run(args: argparse.Namespace) -> int:
@@ -145,8 +153,8 @@ def summary(
         "loss_seconds": loss_seconds,
         "peak_extra_bytes": memory,
         "peak_extra_bytes_method": child.METHOD,
-        "max_difference": train.largest_gap(curves["fused"], curves["reference"]),
-        "max_difference_same_rows": train.largest_gap(same_rows, curves["reference"]),
+        "max_difference": max(train.gaps(curves["fused"], curves["reference"])),
+        "max_difference_same_rows": max(train.gaps(same_rows, curves["reference"])),
         "losses": {**curves, "fused_on_rows_of_reference": same_rows},
         "distances": {
             name: {"dist_ap": view.dist_ap.tolist(), "dist_an": view.dist_an.tolist()}
@@ -158,10 +166,12 @@ def summary(
 def closing_line(result: dict[str, Any], folder: Path) -> str:
     score, step = result["map_at_r"], result["step_seconds"]
     loss, memory = result["loss_seconds"], result["peak_extra_bytes"]
+    reached = len(result["losses"]["reference"])
+    early = f" (stopped at step {reached}: busy machine)" if reached < result["steps"] else ""
     return (
         f"MAP@R {score['before']:.3f} -> {score['after']:.3f} (raw pixels {score['pixels']:.3f}) "
         f"in {result['steps']} steps; per step {format_seconds(step['fused'])} fused, "
-        f"{format_seconds(step['reference'])} reference; loss alone "
+        f"{format_seconds(step['reference'])} reference{early}; loss alone "
         f"{format_seconds(loss['fused'])} and {format_seconds(loss['reference'])}, "
         f"{format_bytes(memory['fused'])} and {format_bytes(memory['reference'])}; "
         f"losses of equal rows differ by at most {result['max_difference_same_rows']:.1e}, of the "

@@ -11,6 +11,7 @@ import torch
 
 from flashmetric.cli import style
 from flashmetric.cli.demo.evaluate import View
+from flashmetric.cli.demo.train import gaps
 from flashmetric.cli.table import format_bytes, format_seconds
 
 __all__ = ["save"]
@@ -64,10 +65,11 @@ def write_title(figure: Any, result: dict[str, Any]) -> None:
 def draw_losses(top: Any, bottom: Any, result: dict[str, Any]) -> None:
     """Both curves above, what separates them below."""
     fused, reference = (result["losses"][name] for name in ("fused", "reference"))
-    steps = range(1, len(fused) + 1)
-    top.plot(steps, fused, color=style.ACCENT, linewidth=3.4, label="fused kernels")
     top.plot(
-        steps,
+        range(1, len(fused) + 1), fused, color=style.ACCENT, linewidth=3.4, label="fused kernels"
+    )
+    top.plot(
+        range(1, len(reference) + 1),
         reference,
         color=style.INK,
         linewidth=1.1,
@@ -86,9 +88,9 @@ def draw_losses(top: Any, bottom: Any, result: dict[str, Any]) -> None:
         (fused, style.MUTED, "the two trainings", result["max_difference"]),
         (same_rows, style.ACCENT, "on equal embeddings", result["max_difference_same_rows"]),
     ):
-        gap = [abs(a - b) for a, b in zip(curve, reference, strict=True)]
+        gap = gaps(curve, reference)
         text = f"{label}: at most {largest:.0e}"
-        bottom.plot(steps, gap, color=color, linewidth=1.2, label=text)
+        bottom.plot(range(1, len(gap) + 1), gap, color=color, linewidth=1.2, label=text)
     bottom.set_yscale("symlog", linthresh=1e-8, linscale=0.4)
     bottom.set_yticks([0, 1e-6, 1e-3], ["0", "1e-6", "1e-3"])
     bottom.set_ylim(0, 30.0)
