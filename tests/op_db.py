@@ -41,19 +41,21 @@ LABEL_KINDS = (
     "mask",
 )
 
-_PAIR_OPTIONS = {"distance": DISTANCES, "normalize": (False, True)}
-_LOSS_OPTIONS = {
+Grid = dict[str, tuple[Any, ...]]  # option -> the values it takes in the rows
+
+_PAIR_OPTIONS: Grid = {"distance": DISTANCES, "normalize": (False, True)}
+_LOSS_OPTIONS: Grid = {
     "reduction": REDUCTIONS,
     "soft_margin": (False, True),
     "margin": ("default", "number", "zero_dim", "per_anchor"),
     "weights": ("none", "positive", "some_zero"),
 }
-_RELATION = {
+_RELATION: Grid = {
     "labels": LABEL_KINDS,
     "refs": ("none", "given", "self"),
     "ignore": (False, True),
 }
-_SHAPES = {"shape": ("33x7", "97x24", "26x130")}
+_SHAPES: Grid = {"shape": ("33x7", "97x24", "26x130")}
 
 # ignore_label names a class, which multi-hot rows and masks do not have; of two classes it leaves
 # one, where every result is zero (test_degenerate.py has that case).

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "flashmetric"
@@ -79,7 +80,9 @@ def cpp_function_lengths(source: str) -> list[tuple[str, int]]:
     text since the last ";", "{" or "}" tells.
     """
     blanked = _COMMENT_OR_LITERAL.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), source)
-    lengths, open_braces, head_start = [], [], 0
+    lengths: list[Any] = []
+    open_braces: list[Any] = []
+    head_start = 0
     for match in re.finditer(r"[{};]", blanked):
         head = blanked[head_start : match.start()]
         in_function = any(kind == "function" for kind, _, _ in open_braces)

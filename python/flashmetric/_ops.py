@@ -108,7 +108,7 @@ def _mine(
     if ref_labels is not None:
         ref_keys, ref_kept = compared(ref_labels, relation, ignore_label)
     self_index = _index(self_index)
-    n, dim = x.shape
+    dim = x.shape[1]
     n_classes = labels.shape[1] if relation == "multi_hot" else 0
     dtype = _dtype_code(x.dtype)
     _run(
