@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
-Factors = dict[str, Sequence[Any]]
+Factors = Mapping[str, Sequence[Any]]
 Pair = frozenset[tuple[str, Any]]
 
 
