@@ -104,10 +104,11 @@ class _TripletLoss(Function):
         saved = ctx.saved_tensors  # may be read once only: activation checkpointing
         rows, kept, needed = saved[:3], saved[3:], ctx.needs_input_grad[:3]
         if ctx.options[-1] == "none":
-            found = _ops.triplet(*rows, *kept, grad_loss, *ctx.options, needed, False)[1:]
+            found = _ops.triplet(*rows, *kept, grad_loss, *ctx.options, needed, False)
+            grads = _by_input(found[1:], needed)
         else:
-            found = [grad * grad_loss for grad, need in zip(kept, needed, strict=True) if need]
-        return *_finished(ctx.op, found, rows, needed), None, None, None, None
+            grads = [kept[i] * grad_loss if needed[i] else None for i in range(3)]
+        return *_finished(ctx.op, grads, rows), None, None, None, None
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:
@@ -130,7 +131,7 @@ class _Pairwise(Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         rows, needed = ctx.saved_tensors, ctx.needs_input_grad[:2]
         found = _ops.pairwise_backward(*rows, cotangent, *ctx.options, needed)
-        return *_finished("pairwise_distances", found, rows, needed), None, None
+        return *_finished("pairwise_distances", _by_input(found, needed), rows), None, None
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:
@@ -175,11 +176,14 @@ def _by_input(found: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | 
 
 
 def _finished(
-    op: str, found: Sequence[Tensor], rows: MaybeTensors, needed: Sequence[bool]
-) -> list[Tensor | None]:
-    """Gradients in the dtype of the rows, guarded against a second derivative."""
-    inputs = [each for each in rows if each is not None]
-    found = [grad.to(inputs[0].dtype) for grad in found]
+    op: str, grads: list[Tensor | None], rows: MaybeTensors
+) -> Sequence[Tensor | None]:
+    """Gradients in the dtype of their rows, guarded against a second derivative."""
+    for i, (grad, each) in enumerate(zip(grads, rows, strict=True)):
+        if grad is not None and each is not None and grad.dtype != each.dtype:
+            grads[i] = grad.to(each.dtype)
     if torch.is_grad_enabled():  # create_graph=True, or torch.func
-        found = _refuse_second_derivative(op, len(found), *found, *inputs)
-    return _by_input(found, needed)
+        needed = [grad is not None for grad in grads]
+        found, inputs = ([each for each in some if each is not None] for some in (grads, rows))
+        return _by_input(_refuse_second_derivative(op, len(found), *found, *inputs), needed)
+    return grads

@@ -60,7 +60,8 @@ def flags(op: str, **values: Any) -> None:
 
 def use_fused(op: str, impl: str, device: torch.device) -> bool:
     """Whether the kernels run; if they should and cannot, an error, or once a warning."""
-    names(op, impl=impl)
+    if impl != "auto":
+        names(op, impl=impl)
     if impl == "reference":
         return False
     reason = _ops.why_not_fused(device)
@@ -107,7 +108,7 @@ def _like(op: str, argument: str, value: Tensor, other: str, model: Tensor) -> N
 
 
 def _same_device(op: str, argument: str, value: Tensor, other: str, model: Tensor) -> None:
-    if value.device != model.device:
+    if not (value.is_cpu and model.is_cpu) and value.device != model.device:
         text = f"{argument} must be on the device of {other}, {model.device}; got {value.device}."
         raise _error(ValueError, op, text)
 
