@@ -74,6 +74,7 @@ class Op:
     sample: Callable[[Row, torch.dtype], Sample]
     truth: Callable[..., Truth]
     counters: tuple[str, ...]  # of _C.counters(): those a forward must move
+    dispatched: tuple[str, ...]  # torch.ops.flashmetric.*: what forward and backward reach
     dtypes: tuple[torch.dtype, ...] = DTYPES
     differentiable: bool = True
 
@@ -92,6 +93,7 @@ OPS = [
         sample=triplet_loss_sample,
         truth=triplet_loss_truth,
         counters=("mine", "triplet"),
+        dispatched=("mined_triplet", "triplet"),
     ),
     Op(
         name="triplet_margin_loss",
@@ -105,6 +107,7 @@ OPS = [
         sample=triplet_margin_sample,
         truth=triplet_margin_truth,
         counters=("triplet",),
+        dispatched=("triplet",),
     ),
     Op(
         name="pairwise_distances",
@@ -113,6 +116,7 @@ OPS = [
         sample=pairwise_sample,
         truth=pairwise_truth,
         counters=("pairwise",),
+        dispatched=("pairwise", "pairwise_backward"),
     ),
     Op(
         name="mine_triplets",
@@ -121,6 +125,7 @@ OPS = [
         sample=triplet_loss_sample,
         truth=mined_truth,
         counters=("mine",),
+        dispatched=("mine",),
         differentiable=False,
     ),
 ]

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from compare import assert_same_bits
+from fresh_python import run_python
 from op_db import OPS
 from samples import class_batch
 from test_determinism import _everything
@@ -55,7 +54,6 @@ def test_the_kernels_release_the_interpreter_lock():
     assert len(counts) > 1000
 
 
-# What a subprocess runs: it must end by itself, and a hang is killed by the timeout.
 _PRELUDE = """
 import os, sys, torch
 from flashmetric.functional import mine_triplets, triplet_loss, pairwise_distances
@@ -75,25 +73,14 @@ def same(left, right):
 """
 
 
-def _run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", _PRELUDE + textwrap.dedent(script), *args],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def _assert_ok(done: subprocess.CompletedProcess[str]) -> None:
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert done.stdout.strip().endswith("same")
+def _run(script: str, *args: str) -> None:
+    assert run_python(_PRELUDE + textwrap.dedent(script), *args) == "same\n"
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_forked_child_computes_the_same(threads):
     """The workers of the parent's OpenMP team do not exist there: waiting for them is for ever."""
-    done = _run(
+    _run(
         """
         torch.set_num_threads(int(sys.argv[1]))
         before = results()
@@ -107,12 +94,11 @@ def test_a_forked_child_computes_the_same(threads):
         """,
         threads,
     )
-    _assert_ok(done)
 
 
 def test_a_child_forked_while_a_thread_computes():
     """The fork may fall into the middle of a kernel of another thread."""
-    done = _run(
+    _run(
         """
         import threading
         torch.set_num_threads(2)
@@ -133,11 +119,10 @@ def test_a_child_forked_while_a_thread_computes():
         print("same")
         """
     )
-    _assert_ok(done)
 
 
 def test_a_grandchild_computes_the_same():
-    done = _run(
+    _run(
         """
         import multiprocessing
         fork = multiprocessing.get_context("fork")
@@ -155,12 +140,11 @@ def test_a_grandchild_computes_the_same():
         print("same")
         """
     )
-    _assert_ok(done)
 
 
 def test_the_workers_of_a_data_loader():
     """The op inside `collate_fn`, in workers forked after the parent has used it."""
-    done = _run(
+    _run(
         """
         from torch.utils.data import DataLoader
         def scaled_loss(scale):
@@ -174,4 +158,3 @@ def test_the_workers_of_a_data_loader():
         print("same")
         """
     )
-    _assert_ok(done)

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 
 from flashmetric import _C, TripletLoss, TripletMarginLoss
 from flashmetric.functional import triplet_loss, triplet_margin_loss
+from fresh_python import run_python
 from op_db import DISTANCES, OP, OPS, REDUCTIONS
 from op_errors import BASE, ERRORS, LABELS, ROWS
 from samples import class_batch
@@ -83,10 +82,7 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert done.stdout.splitlines() == [
+    assert run_python(script).splitlines() == [
         "1 RuntimeWarning [triplet_loss] runs as plain torch: this is a test. "
         "impl='reference' asks for that in silence.",
         "[triplet_loss] impl='fused' is not possible: this is a test.",

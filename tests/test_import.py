@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 import flashmetric
 from flashmetric import _C
+from fresh_python import run_python
 from samples import class_batch
 
 # Sanitized builds add their runtimes: that is what they are for.
@@ -19,23 +19,10 @@ SYSTEM = {"libstdc++", "libgcc_s", "libc", "libm", "libgomp", "ld-linux-x86-64",
 SANITIZERS = {"libasan", "libubsan", "libtsan"}
 
 
-def _python(script: str, *flags: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    return done.stdout
-
-
 def test_import_is_silent_without_warnings():
     # Warnings of torch's own import are not ours: it comes first.
     script = "import torch, warnings; warnings.simplefilter('error'); import flashmetric"
-    assert _python(script) == ""
+    assert run_python(script) == ""
 
 
 def test_import_opens_no_device_and_no_optional_package():
@@ -49,7 +36,7 @@ print(sorted(new - set(sys.stdlib_module_names)))
 print("flashmetric.cli" in sys.modules)
 print(any("libcuda.so" in line for line in open("/proc/self/maps")))
 """
-    assert _python(script).split("\n")[:3] == ["['flashmetric']", "False", "False"]
+    assert run_python(script).split("\n")[:3] == ["['flashmetric']", "False", "False"]
 
 
 def test_one_openmp_runtime_in_the_process():
@@ -63,7 +50,7 @@ rows @ rows.T
 files = {line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.split("/")[-1]}
 print(sum(any(f"lib{name}" in file for name in ("gomp", "omp", "iomp5")) for file in files))
 """
-    assert _python(script).strip() == "1"
+    assert run_python(script).strip() == "1"
 
 
 def test_the_extension_needs_only_system_libraries():

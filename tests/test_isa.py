@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +11,7 @@ import torch
 from compare import assert_same_choice
 from conftest import ISAS
 from flashmetric import _C
+from fresh_python import run_python
 from op_db import cases
 from test_gradients import assert_value_and_gradient, judge
 
@@ -69,12 +68,4 @@ def test_the_environment_forces_an_isa(name):
     if not ISAS[name]:
         pytest.skip(f"this machine does not run the {name} kernels")
     script = "import flashmetric._C as c; print(c.isa())"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"FLASHMETRIC_ISA": name},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert done.stdout.strip() == name
+    assert run_python(script, env={"FLASHMETRIC_ISA": name}).strip() == name

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import textwrap
 
 import pytest
 import torch
 
+from fresh_python import run_python
 from op_db import OP
 from samples import class_batch
 
@@ -29,14 +28,7 @@ def batch(n, dim):
 
 
 def _growth(script: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", _PRELUDE + textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    return int(done.stdout)
+    return int(run_python(_PRELUDE + textwrap.dedent(script)))
 
 
 def _budget(n: int, dim: int) -> int:

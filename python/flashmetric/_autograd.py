@@ -19,8 +19,9 @@ from torch.autograd import Function
 
 from . import _ops
 from ._compat import apply_of
+from ._labels import relation_of, signed
 
-__all__ = ["Formula", "pairwise", "triplet"]
+__all__ = ["Formula", "mined_triplet", "pairwise", "triplet"]
 
 MaybeTensors = Sequence[Tensor | None]
 
@@ -47,6 +48,23 @@ def triplet(
     rows are the sets of rows of the anchors, positives and negatives (None = the set before it);
     index[role][t] is the row of triplet t in the set of its role (None = row t).
     """
+    return _triplet_loss(op, rows, index, (), formula)
+
+
+def mined_triplet(
+    op: str, compared_rows: tuple[Any, ...], mining: str, formula: Formula
+) -> tuple[Tensor, Tensor]:
+    """The same of the triplets mined from a reference.mining.Comparison."""
+    query, labels, ref, ref_labels, same_mask, self_index, ignore_label = compared_rows
+    relation, labels = relation_of(labels, same_mask)
+    rule = (relation, signed(ignore_label, labels), mining)
+    tensors = (labels, ref_labels, self_index)
+    return _triplet_loss(op, (query, ref, None), tensors, rule, formula)
+
+
+def _triplet_loss(
+    op: str, rows: MaybeTensors, tensors: MaybeTensors, rule: tuple[Any, ...], formula: Formula
+) -> tuple[Tensor, Tensor]:
     margin, weights, *options, with_stats = formula
     number, values = 0.0, None
     if margin is None:
@@ -55,10 +73,10 @@ def triplet(
         values = margin
     else:
         number = float(margin)
-    tensors = (*index, values, weights)
-    request = _wanted(rows, formula.reduction), with_stats
-    outputs = _apply_triplet_loss(*rows, tensors, (number, *options), request, op)
-    return outputs[0], outputs[-1]
+    wanted = _wanted(rows, formula.reduction)
+    tensors, numbers = (*tensors, values, weights), (number, *options)
+    outputs = _apply_triplet_loss(*rows, tensors, rule, numbers, (wanted, with_stats, op))
+    return outputs[0], outputs[1 + sum(wanted)] if with_stats else outputs[0]
 
 
 def pairwise(x: Tensor, y: Tensor | None, distance: str, normalize: bool) -> Tensor:
@@ -69,12 +87,13 @@ def pairwise(x: Tensor, y: Tensor | None, distance: str, normalize: bool) -> Ten
 
 def _wanted(rows: MaybeTensors, reduction: str) -> list[bool]:
     """Whose gradient the forward computes: it runs before ctx.needs_input_grad is known."""
-    now = reduction != "none" and torch.is_grad_enabled()
-    return [now and each is not None and each.requires_grad for each in rows]
+    if reduction == "none" or not torch.is_grad_enabled():
+        return [False] * len(rows)
+    return [each is not None and each.requires_grad for each in rows]
 
 
 class _TripletLoss(Function):
-    """The op `triplet`: its sets of rows, its other tensors, its options."""
+    """The op `triplet`; or, if there is a mining rule, `mined_triplet`."""
 
     @staticmethod
     def forward(
@@ -82,20 +101,27 @@ class _TripletLoss(Function):
         positive_rows: Tensor | None,
         negative_rows: Tensor | None,
         tensors: MaybeTensors,
-        options: tuple[Any, ...],
-        request: tuple[list[bool], bool],
-        op: str,  # noqa: ARG004
+        rule: tuple[Any, ...],
+        formula: tuple[Any, ...],
+        request: tuple[list[bool], bool, str],
     ) -> tuple[Tensor, ...]:
-        rows = (anchor_rows, positive_rows, negative_rows)
-        return tuple(_ops.triplet(*rows, *tensors, None, *options, *request))
+        rows, (wanted, with_stats, _) = (anchor_rows, positive_rows), request
+        if rule:
+            return tuple(_ops.mined_triplet(*rows, *tensors, *rule, *formula, wanted, with_stats))
+        return tuple(
+            _ops.triplet(*rows, negative_rows, *tensors, None, *formula, wanted, with_stats)
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *rows, tensors, ctx.options, (wanted, _), ctx.op = inputs
+        *rows, tensors, rule, ctx.formula, (wanted, _, ctx.op) = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)  # else each output without a gradient gets a zero for one
-        later = ctx.options[-1] == "none"
-        ctx.save_for_backward(*rows, *(tensors if later else _by_input(output[1:], wanted)))
+        if ctx.formula[-1] != "none":
+            kept = _by_input(output[1:], wanted)
+        else:
+            kept = [*((None, *output[-2:]) if rule else tensors[:3]), *tensors[3:]]
+        ctx.save_for_backward(*rows, *kept)
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -103,8 +129,8 @@ class _TripletLoss(Function):
             return (None,) * 7
         saved = ctx.saved_tensors  # may be read once only: activation checkpointing
         rows, kept, needed = saved[:3], saved[3:], ctx.needs_input_grad[:3]
-        if ctx.options[-1] == "none":
-            found = _ops.triplet(*rows, *kept, grad_loss, *ctx.options, needed, False)
+        if ctx.formula[-1] == "none":
+            found = _ops.triplet(*rows, *kept, grad_loss, *ctx.formula, needed, False)
             grads = _by_input(found[1:], needed)
         else:
             grads = [kept[i] * grad_loss if needed[i] else None for i in range(3)]
@@ -175,9 +201,7 @@ def _by_input(found: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | 
     return [next(remaining) if want else None for want in wanted]
 
 
-def _finished(
-    op: str, grads: list[Tensor | None], rows: MaybeTensors
-) -> Sequence[Tensor | None]:
+def _finished(op: str, grads: list[Tensor | None], rows: MaybeTensors) -> Sequence[Tensor | None]:
     """Gradients in the dtype of their rows, guarded against a second derivative."""
     for i, (grad, each) in enumerate(zip(grads, rows, strict=True)):
         if grad is not None and each is not None and grad.dtype != each.dtype:

@@ -2,7 +2,8 @@
 """The dispatcher ops `torch.ops.flashmetric.*`: tensors become pointers here, and nowhere else.
 
     mine               the chosen positive and negative of every query
-    triplet            loss of chosen triplets, with gradients and statistics where wanted
+    triplet            loss of given triplets, with gradients and statistics where wanted
+    mined_triplet      the two in one
     pairwise           distances of all pairs
     pairwise_backward  their gradient
 
@@ -13,14 +14,14 @@ formula (_autograd.py does): called directly they return constants.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from . import _outputs
-from ._labels import compared, relation_of, signed
+from ._labels import compared
 from ._outputs import HALF
 
 try:
@@ -31,8 +32,8 @@ except ImportError as error:  # a source tree that was never built, or a damaged
     _WHY_NO_KERNELS = f"the compiled module flashmetric._C cannot be imported ({error})"
 
 __all__ = [
-    "choose",
     "mine",
+    "mined_triplet",
     "pairwise",
     "pairwise_backward",
     "refuse_vmap",
@@ -41,55 +42,91 @@ __all__ = [
 ]
 
 _SOMEWHERE = torch.empty(1, dtype=torch.float64)
+_CPU = torch.device("cpu")
 
 
 # What _C takes. A tensor must outlive the call that reads its pointer: keep it in a variable.
+# Few, large helpers: on a small batch a Python call costs as much as a kernel does.
+
+_Call = tuple[Callable[..., int], tuple[Any, ...], Any]  # kernel, arguments, what they point into
 
 
 def _rows(rows: Tensor) -> Tensor:
     """The same rows in the dtype of the arithmetic, the features of a row next to each other."""
     if rows.dtype in HALF:
         return rows.to(torch.float32, memory_format=torch.contiguous_format)
-    return rows if rows.stride(1) == 1 else rows.contiguous()
+    return rows if rows.stride()[1] == 1 else rows.contiguous()
 
 
-def _set(rows: Tensor | None) -> tuple[int, int, int]:
-    """Pointer, number of rows and row stride; zeros where there is no such set."""
-    if rows is None:
-        return 0, 0, 0
-    # An empty tensor has no address, but an empty set of references is not an absent one.
-    return rows.data_ptr() or _SOMEWHERE.data_ptr(), rows.shape[0], rows.stride(0)
+def _numbers(*sets: Tensor | None) -> list[int]:
+    """dtype, features; pointer, length and stride of each set of rows, zeros if it is absent."""
+    first = sets[0]
+    assert first is not None
+    numbers = [1 if first.dtype == torch.float64 else 0, first.shape[1]]
+    for rows in sets:
+        if rows is None:
+            numbers += (0, 0, 0)
+        else:  # an empty tensor has no address, but an empty set of references is not an absent one
+            numbers += (rows.data_ptr() or _SOMEWHERE.data_ptr(), rows.shape[0], rows.stride()[0])
+    return numbers
 
 
-def _pointer(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def _pointers(*tensors: Tensor | None) -> list[int]:
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
-def _step(values: Tensor | None) -> int:
-    """Stride of one number per triplet; 0 where one number serves all."""
-    return values.stride(0) if values is not None and values.ndim else 0
+def _mine_call(
+    numbers: list[int],
+    tensors: tuple[Tensor, Tensor | None, Tensor | None],
+    rule: Sequence[Any],
+    found: list[int],
+) -> _Call:
+    """Mines into the two addresses `found`."""
+    labels, ref_labels, self_index = tensors
+    relation, ignore_label, mining, distance, normalize = rule
+    keys, kept = compared(labels, relation, ignore_label)
+    ref_keys, ref_kept = None, None
+    if ref_labels is not None:
+        ref_keys, ref_kept = compared(ref_labels, relation, ignore_label)
+    if self_index is not None:
+        self_index = self_index.contiguous()
+    n_classes = labels.shape[1] if relation == "multi_hot" else 0
+    alive = (keys, ref_keys, self_index, kept, ref_kept)
+    query_labels, other_labels, *others = _pointers(*alive)
+    sides = (relation, query_labels, other_labels, n_classes, *others)
+    return _C.mine, (mining, distance, normalize, *numbers, *sides, *found), alive
 
 
-def _wide(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.double().contiguous()
+def _triplet_call(
+    numbers: list[int], index: list[int], options: Sequence[Any], outputs: Sequence[Tensor]
+) -> _Call:
+    """Fills the outputs; index = how many triplets, addresses of their rows in the three sets."""
+    margin_values, weights, cotangent, margin, distance, normalize, *flags = options
+    soft_margin, swap, count_invalid, reduction, wanted, with_stats = flags
+    if margin_values is not None:
+        margin_values = margin_values.double().contiguous()
+    if weights is not None:
+        weights = weights.double().contiguous()
+    alive = (margin_values, weights, cotangent)
+    margins, weight, factor, loss, *rest = _pointers(*alive, *outputs)
+    margin_step = margin_values.ndim if margins else 0
+    factor_step = cotangent.stride()[0] if factor else 0
+    grads = [rest.pop(0) if want else 0 for want in wanted]
+    formula = (margin, margins, margin_step, soft_margin, swap, weight, count_invalid, reduction)
+    results = (factor, factor_step, loss, *grads, rest[0] if with_stats else 0)
+    return _C.triplet, (distance, normalize, *numbers, *index, *formula, *results), alive
 
 
-def _index(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.contiguous()
-
-
-def _run(kernel: Callable[..., int], *arguments: Any) -> None:
-    """Asks the kernel how much scratch memory this call needs, then calls it with as much."""
+def _run(*calls: _Call) -> None:
+    """Asks the kernels how much scratch memory they need, and calls them with as much."""
     threads = torch.get_num_threads()
-    scratch = torch.empty(kernel(*arguments, 0, threads), dtype=torch.uint8)
-    kernel(*arguments, scratch.data_ptr(), threads)
+    sizes = [kernel(*arguments, 0, threads) for kernel, arguments, _ in calls]
+    scratch = torch.empty(max(sizes), dtype=torch.uint8)
+    for kernel, arguments, _ in calls:
+        kernel(*arguments, scratch.data_ptr(), threads)
 
 
-def _dtype_code(dtype: torch.dtype) -> int:
-    return 1 if dtype == torch.float64 else 0
-
-
-# Kernels of the CPU. The dispatcher takes 10 us for keywords it takes 4 us for by position.
+# Kernels of the CPU. Arguments come by position: the dispatcher takes 6 us more for keywords.
 
 
 def _mine(
@@ -98,27 +135,13 @@ def _mine(
     labels: Tensor,
     ref_labels: Tensor | None,
     self_index: Tensor | None,
-    *options: Any,
+    *rule: Any,
 ) -> tuple[Tensor, Tensor]:
-    relation, ignore_label, mining, distance, normalize = options
-    positive, negative = _outputs.mine(query)
+    found = _outputs.mine(query)
     x, y = _rows(query), None if ref is None else _rows(ref)
-    keys, kept = compared(labels, relation, ignore_label)
-    ref_keys, ref_kept = None, None
-    if ref_labels is not None:
-        ref_keys, ref_kept = compared(ref_labels, relation, ignore_label)
-    self_index = _index(self_index)
-    dim = x.shape[1]
-    n_classes = labels.shape[1] if relation == "multi_hot" else 0
-    dtype = _dtype_code(x.dtype)
-    _run(
-        _C.mine,
-        *(mining, distance, normalize, dtype, dim, *_set(x), *_set(y)),
-        *(relation, keys.data_ptr(), _pointer(ref_keys), n_classes),
-        *(_pointer(self_index), _pointer(kept), _pointer(ref_kept)),
-        *(positive.data_ptr(), negative.data_ptr()),
-    )
-    return positive, negative
+    tensors = (labels, ref_labels, self_index)
+    _run(_mine_call(_numbers(x, y), tensors, rule, _pointers(*found)))
+    return found
 
 
 def _triplet(
@@ -130,27 +153,37 @@ def _triplet(
     negative: Tensor | None,
     *options: Any,
 ) -> list[Tensor]:
-    margin_values, weights, cotangent, *formula, reduction, wanted, with_stats = options
-    margin, distance, normalize, soft_margin, swap, count_invalid = formula
-    outputs = _outputs.triplet(anchor_rows, positive_rows, negative_rows, anchor, *options)
-    x = _rows(anchor_rows)
-    y = None if positive_rows is None else _rows(positive_rows)
-    z = None if negative_rows is None else _rows(negative_rows)
-    first, second, third = _set(x), _set(y), _set(z)
-    anchor, positive, negative = _index(anchor), _index(positive), _index(negative)
-    margin_values, weights = _wide(margin_values), _wide(weights)
-    n, dim = (x if anchor is None else anchor).shape[0], x.shape[1]
-    dtype = _dtype_code(x.dtype)
-    loss, *addresses = [each.data_ptr() for each in outputs]
-    stats = addresses.pop() if with_stats else 0
-    grads = [addresses.pop(0) if want else 0 for want in wanted]
+    given = (anchor_rows, positive_rows, negative_rows)
+    outputs = _outputs.triplet(*given, anchor, *options)
+    sets = [None if rows is None else _rows(rows) for rows in given]
+    index = [None if each is None else each.contiguous() for each in (anchor, positive, negative)]
+    n = (anchor_rows if anchor is None else anchor).shape[0]
+    _run(_triplet_call(_numbers(*sets), [n, *_pointers(*index)], options, outputs))
+    return outputs
+
+
+def _mined_triplet(
+    query: Tensor,
+    ref: Tensor | None,
+    labels: Tensor,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    *options: Any,
+) -> list[Tensor]:
+    margin_values, weights, relation, ignore_label, mining, *formula = options
+    outputs = _outputs.mined_triplet(query, ref, *formula)
+    x, y = _rows(query), None if ref is None else _rows(ref)
+    n, numbers = x.shape[0], _numbers(x, y)
+    if formula[-3] == "none":  # the backward wants to know them
+        found = _pointers(*outputs[-2:])
+    else:
+        chosen = torch.empty(2 * n, dtype=torch.int64)
+        found = [chosen.data_ptr(), chosen.data_ptr() + 8 * n]
+    rule = (relation, ignore_label, mining, formula[1], formula[2])
+    rest = (margin_values, weights, None, *formula)
     _run(
-        _C.triplet,
-        *(distance, normalize, dtype, dim, *first, *second, *third),
-        *(n, _pointer(anchor), _pointer(positive), _pointer(negative)),
-        *(margin, _pointer(margin_values), _step(margin_values), soft_margin, swap),
-        *(_pointer(weights), count_invalid, reduction, _pointer(cotangent), _step(cotangent)),
-        *(loss, *grads, stats),
+        _mine_call(numbers, (labels, ref_labels, self_index), rule, found),
+        _triplet_call([*numbers, 0, 0, 0], [n, 0, *found], rest, outputs),
     )
     return outputs
 
@@ -159,8 +192,7 @@ def _pairwise(x: Tensor, y: Tensor | None, distance: str, normalize: bool) -> Te
     out = _outputs.pairwise(x, y)
     x = _rows(x)
     y = x if y is None else _rows(y)
-    dim, dtype = x.shape[1], _dtype_code(x.dtype)
-    _run(_C.pairwise, distance, normalize, dtype, dim, *_set(x), *_set(y), out.data_ptr())
+    _run((_C.pairwise, (distance, normalize, *_numbers(x, y), out.data_ptr()), None))
     return out
 
 
@@ -175,14 +207,11 @@ def _pairwise_backward(
     grads = _outputs.pairwise_backward(x, y, cotangent, wanted)
     x = _rows(x)
     other = x if y is None else _rows(y)
-    dim, dtype = x.shape[1], _dtype_code(x.dtype)
 
     def add(grad: Tensor, own: Tensor, other: Tensor, cotangent: Tensor) -> None:
-        _run(
-            _C.pairwise_backward,
-            *(distance, normalize, dtype, dim, *_set(own), *_set(other)),
-            *(cotangent.data_ptr(), cotangent.stride(0), cotangent.stride(1), grad.data_ptr()),
-        )
+        factor = (cotangent.data_ptr(), *cotangent.stride())
+        arguments = (distance, normalize, *_numbers(own, other), *factor, grad.data_ptr())
+        _run((_C.pairwise_backward, arguments, None))
 
     if wanted[0]:
         add(grads[0], x, other, cotangent)
@@ -216,13 +245,23 @@ _SCHEMAS = {
         str distance, bool normalize, bool soft_margin, bool swap, bool count_invalid,
         str reduction, bool[3] wanted, bool with_stats
     ) -> Tensor[]""",
+    "mined_triplet": """(
+        Tensor query, Tensor? ref, Tensor labels, Tensor? ref_labels, Tensor? self_index,
+        Tensor? margin_values, Tensor? weights,
+        str relation, Scalar? ignore_label, str mining, float margin,
+        str distance, bool normalize, bool soft_margin, bool swap, bool count_invalid,
+        str reduction, bool[3] wanted, bool with_stats
+    ) -> Tensor[]""",
     "pairwise": "(Tensor x, Tensor? y, str distance, bool normalize) -> Tensor",
     "pairwise_backward": """(
         Tensor x, Tensor? y, Tensor cotangent, str distance, bool normalize, bool[2] wanted
     ) -> Tensor[]""",
 }
-_FAKES = (_outputs.mine, _outputs.triplet, _outputs.pairwise, _outputs.pairwise_backward)
-_KERNELS = {"CPU": (_mine, _triplet, _pairwise, _pairwise_backward)}
+_FAKES = (
+    *(_outputs.mine, _outputs.triplet, _outputs.mined_triplet),
+    *(_outputs.pairwise, _outputs.pairwise_backward),
+)
+_KERNELS = {"CPU": (_mine, _triplet, _mined_triplet, _pairwise, _pairwise_backward)}
 _DEVICES = {"meta", *(name.lower() for name in _KERNELS)}  # meta: the fake kernels
 
 _LIBRARY = torch.library.Library("flashmetric", "DEF")
@@ -236,26 +275,15 @@ for _position, (_name, _schema) in enumerate(_SCHEMAS.items()):
 
 mine = torch.ops.flashmetric.mine.default
 triplet = torch.ops.flashmetric.triplet.default
+mined_triplet = torch.ops.flashmetric.mined_triplet.default
 pairwise = torch.ops.flashmetric.pairwise.default
 pairwise_backward = torch.ops.flashmetric.pairwise_backward.default
-
-
-def choose(
-    compared_rows: tuple[Any, ...], mining: str, distance: str, normalize: bool
-) -> tuple[Tensor, Tensor]:
-    """`mine` of a reference.mining.Comparison: positive and negative of every query, or -1, -2."""
-    query, labels, ref, ref_labels, same_mask, self_index, ignore_label = compared_rows
-    relation, labels = relation_of(labels, same_mask)
-    sides = (query, ref, labels, ref_labels, self_index)
-    ignored = signed(ignore_label, labels)
-    positive, negative = mine(*sides, relation, ignored, mining, distance, normalize)
-    return positive, negative
 
 
 def why_not_fused(device: torch.device) -> str:
     """The reason why tensors of this device have no kernels; empty if they have."""
     if _WHY_NO_KERNELS:
         return _WHY_NO_KERNELS
-    if device.type in _DEVICES:
+    if device == _CPU or device.type in _DEVICES:  # reading the type costs five comparisons
         return ""
     return f"there are no kernels for device {device.type!r} yet"

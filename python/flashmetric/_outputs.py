@@ -8,18 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["HALF", "loss_dtype", "mine", "pairwise", "pairwise_backward", "triplet"]
+__all__ = [
+    "HALF",
+    "loss_dtype",
+    "mine",
+    "mined_triplet",
+    "pairwise",
+    "pairwise_backward",
+    "triplet",
+]
 
 HALF = (torch.float16, torch.bfloat16)
 
 
 def loss_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in HALF else dtype
-
-
-def _room(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """For the gradient of a set of rows."""
-    return torch.empty_like(rows, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def mine(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -35,15 +38,34 @@ def triplet(
     *options: Any,
 ) -> list[Tensor]:
     """loss; the gradient of each set of rows that is wanted; stats if wanted."""
+    n = (anchor_rows if anchor is None else anchor).shape[0]
+    return _loss((anchor_rows, positive_rows, negative_rows), n, *options[-3:])
+
+
+def mined_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
+    """Those of `triplet`; and with reduction "none" those of `mine`."""
     reduction, wanted, with_stats = options[-3:]
-    dtype = loss_dtype(anchor_rows.dtype)
-    shape = (anchor_rows if anchor is None else anchor).shape[:1] if reduction == "none" else ()
-    outputs = [anchor_rows.new_empty(shape, dtype=dtype)]
-    for rows, want in zip((anchor_rows, positive_rows, negative_rows), wanted, strict=True):
-        if want and rows is not None:
-            outputs.append(_room(rows, dtype))
+    outputs = _loss((query, ref, None), query.shape[0], reduction, wanted, with_stats)
+    return [*outputs, *mine(query)] if reduction == "none" else outputs
+
+
+def _loss(
+    sets: tuple[Tensor, Tensor | None, Tensor | None],
+    n: int,
+    reduction: str,
+    wanted: list[bool],
+    with_stats: bool,
+) -> list[Tensor]:
+    first = sets[0]
+    dtype = loss_dtype(first.dtype)
+    outputs = [first.new_empty((n,) if reduction == "none" else (), dtype=dtype)]
+    outputs += [
+        torch.empty_like(rows, dtype=dtype, memory_format=torch.contiguous_format)
+        for rows, want in zip(sets, wanted, strict=True)
+        if want and rows is not None
+    ]
     if with_stats:
-        outputs.append(anchor_rows.new_empty(7, dtype=torch.float64))
+        outputs.append(first.new_empty(7, dtype=torch.float64))
     return outputs
 
 
@@ -56,7 +78,8 @@ def pairwise_backward(
     x: Tensor, y: Tensor | None, cotangent: Tensor, *options: Any
 ) -> list[Tensor]:
     """The gradient of each side that is wanted, as zeros: the kernel adds."""
-    sides = zip((x, y), options[-1], strict=True)
     return [
-        _room(rows, cotangent.dtype).zero_() for rows, want in sides if want and rows is not None
+        torch.zeros_like(rows, dtype=cotangent.dtype, memory_format=torch.contiguous_format)
+        for rows, want in zip((x, y), options[-1], strict=True)
+        if want and rows is not None
     ]

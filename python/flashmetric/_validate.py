@@ -23,8 +23,7 @@ from .reference.mining import Comparison
 
 _FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 _SIGNED = (torch.bool, torch.int8, torch.int16, torch.int32, torch.int64)
-_UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-_REALS = _FLOATS.union(_SIGNED, _UNSIGNED)
+_REALS = _FLOATS.union(_SIGNED, (torch.uint8, torch.uint16, torch.uint32, torch.uint64))
 _CHECK_EVERYWHERE = os.environ.get("FLASHMETRIC_CHECK") == "1"
 _warned: set[str] = set()
 
@@ -39,9 +38,8 @@ def _shape(tensor: Tensor) -> str:
 
 def _readable(tensor: Tensor) -> bool:
     """May the values be looked at?"""
-    if is_compiling() or functorch_is_active() or type(tensor) is not Tensor:
-        return False
-    return tensor.device.type == "cpu" or _CHECK_EVERYWHERE
+    plain = type(tensor) is Tensor and (tensor.is_cpu or _CHECK_EVERYWHERE)
+    return plain and not is_compiling() and not functorch_is_active()
 
 
 def names(op: str, **values: Any) -> None:
@@ -76,14 +74,22 @@ def use_fused(op: str, impl: str, device: torch.device) -> bool:
     return False
 
 
-def _tensor(op: str, argument: str, value: Any) -> None:
+def _not_a_tensor(op: str, argument: str, value: Any) -> Exception:
+    return _error(TypeError, op, f"{argument} must be a tensor; got {type(value).__name__}.")
+
+
+def _has_dtype(op: str, argument: str, value: Any, dtype: torch.dtype) -> None:
     if not isinstance(value, Tensor):
-        raise _error(TypeError, op, f"{argument} must be a tensor; got {type(value).__name__}.")
+        raise _not_a_tensor(op, argument, value)
+    if value.dtype != dtype:
+        rule = f"{argument} must be of dtype {str(dtype).removeprefix('torch.')}"
+        raise _error(TypeError, op, f"{rule}; got {value.dtype}.")
 
 
 def matrix(op: str, argument: str, value: Any, shape: str) -> None:
     """A dense floating matrix."""
-    _tensor(op, argument, value)
+    if not isinstance(value, Tensor):
+        raise _not_a_tensor(op, argument, value)
     if type(value) is not Tensor and type(value).__name__ == "DTensor":
         text = f"{argument} must be a plain tensor; got a DTensor. Pass {argument}.to_local()."
         raise _error(TypeError, op, text)
@@ -101,16 +107,16 @@ def _like(op: str, argument: str, value: Tensor, other: str, model: Tensor) -> N
     if value.dtype != model.dtype:
         text = f"{argument} must have the dtype of {other}, {model.dtype}; got {value.dtype}."
         raise _error(TypeError, op, text)
-    _same_device(op, argument, value, other, model)
+    if value.device != model.device:
+        raise _other_device(op, argument, value, other, model)
     if value.shape[1] != model.shape[1]:
         text = f"{argument} must have {model.shape[1]} columns, like {other}; got {_shape(value)}."
         raise _error(ValueError, op, text)
 
 
-def _same_device(op: str, argument: str, value: Tensor, other: str, model: Tensor) -> None:
-    if not (value.is_cpu and model.is_cpu) and value.device != model.device:
-        text = f"{argument} must be on the device of {other}, {model.device}; got {value.device}."
-        raise _error(ValueError, op, text)
+def _other_device(op: str, argument: str, value: Tensor, other: str, model: Tensor) -> Exception:
+    text = f"{argument} must be on the device of {other}, {model.device}; got {value.device}."
+    return _error(ValueError, op, text)
 
 
 def pair(op: str, x: Any, y: Any) -> None:
@@ -146,17 +152,17 @@ def comparison(op: str, c: Comparison) -> None:
 def _mask(op: str, c: Comparison, mask: Tensor, shape: tuple[int, int]) -> None:
     if c.labels is not None or c.ref_labels is not None:
         raise _error(ValueError, op, "same_mask replaces labels and ref_labels; got both.")
-    _tensor(op, "same_mask", mask)
-    if mask.dtype != torch.bool:
-        raise _error(TypeError, op, f"same_mask must be of dtype bool; got {mask.dtype}.")
+    _has_dtype(op, "same_mask", mask, torch.bool)
     if mask.shape != shape:
         text = f"same_mask must have shape {shape}, a row per embedding; got {_shape(mask)}."
         raise _error(ValueError, op, text)
-    _same_device(op, "same_mask", mask, "embeddings", c.embeddings)
+    if mask.device != c.embeddings.device:
+        raise _other_device(op, "same_mask", mask, "embeddings", c.embeddings)
 
 
 def _labels(op: str, argument: str, labels: Any, n: int, rows: Tensor) -> None:
-    _tensor(op, argument, labels)
+    if not isinstance(labels, Tensor):
+        raise _not_a_tensor(op, argument, labels)
     if labels.dtype not in _REALS:
         text = f"{argument} must have an integer, bool or float dtype; got {labels.dtype}."
         raise _error(TypeError, op, text)
@@ -164,8 +170,9 @@ def _labels(op: str, argument: str, labels: Any, n: int, rows: Tensor) -> None:
         forms = f"({n},), one per embedding, or ({n}, C), multi-hot"
         text = f"{argument} must have shape {forms}; got {_shape(labels)}."
         raise _error(ValueError, op, text)
-    _same_device(op, argument, labels, "the embeddings", rows)
-    if labels.is_floating_point() and _readable(labels) and labels.isnan().any():
+    if labels.device != rows.device:
+        raise _other_device(op, argument, labels, "the embeddings", rows)
+    if labels.dtype in _FLOATS and _readable(labels) and labels.isnan().any():
         raise _error(ValueError, op, f"{argument} must not be NaN.")
 
 
@@ -186,9 +193,8 @@ def _ref_labels(op: str, c: Comparison, labels: Tensor, n_ref: int) -> None:
 
 def _kind(dtype: torch.dtype) -> str:
     """Labels of one kind compare exactly."""
-    if dtype in _FLOATS:
-        return "float"
-    return "uint64" if dtype == torch.uint64 else "integer"
+    wide = "uint64" if dtype == torch.uint64 else "integer"
+    return "float" if dtype in _FLOATS else wide
 
 
 def _self_index(op: str, c: Comparison, index: Tensor) -> None:
@@ -200,13 +206,12 @@ def _self_index(op: str, c: Comparison, index: Tensor) -> None:
 
 
 def _index(op: str, argument: str, index: Any, n: int | None, rows: Tensor) -> None:
-    _tensor(op, argument, index)
-    if index.dtype != torch.int64:
-        raise _error(TypeError, op, f"{argument} must be of dtype int64; got {index.dtype}.")
+    _has_dtype(op, argument, index, torch.int64)
     if index.ndim != 1 or n not in (None, index.shape[0]):
         size = "T" if n is None else n
         raise _error(ValueError, op, f"{argument} must have shape ({size},); got {_shape(index)}.")
-    _same_device(op, argument, index, "the embeddings", rows)
+    if index.device != rows.device:
+        raise _other_device(op, argument, index, "the embeddings", rows)
 
 
 def _in_range(op: str, argument: str, index: Tensor, low: int, end: int) -> None:
@@ -219,10 +224,8 @@ def _in_range(op: str, argument: str, index: Tensor, low: int, end: int) -> None
 
 def _ignore_label(op: str, value: Any, labels: Tensor | None) -> None:
     if labels is None or labels.ndim != 1:
-        text = (
-            "ignore_label needs labels of shape (B,); multi-hot rows and masks have no such class."
-        )
-        raise _error(ValueError, op, text)
+        why = "multi-hot rows and masks have no such class"
+        raise _error(ValueError, op, f"ignore_label needs labels of shape (B,); {why}.")
     if isinstance(value, int):
         low, end = (0, 2**64) if labels.dtype == torch.uint64 else (-(2**63), 2**63)
         if labels.is_floating_point() or low <= value < end:
@@ -234,25 +237,24 @@ def _ignore_label(op: str, value: Any, labels: Tensor | None) -> None:
 
 def margin(op: str, value: Any, n: int, rows: Tensor) -> None:
     """A finite number, or a tensor of one, or of one per anchor."""
-    if value is None:
-        return
-    if not isinstance(value, Tensor):
+    if isinstance(value, Tensor):
+        _per_anchor(op, "margin", value, n, rows)
+        if _readable(value) and not value.isfinite().all():
+            raise _error(ValueError, op, "margin must be finite; got inf or NaN among its values.")
+    elif value is not None:
         if not isinstance(value, (int, float, Real)):
             text = f"margin must be a number, a tensor or None; got {type(value).__name__}."
             raise _error(TypeError, op, text)
         if value - value != 0:  # inf or NaN, in a form that torch.compile can trace
             raise _error(ValueError, op, f"margin must be finite; got {value}.")
-        return
-    _per_anchor(op, "margin", value, n, rows)
-    if _readable(value) and not value.isfinite().all():
-        raise _error(ValueError, op, "margin must be finite; got inf or NaN among its values.")
 
 
 def weights(op: str, value: Any, n: int, rows: Tensor) -> None:
     """One real number per anchor."""
     if value is None:
         return
-    _tensor(op, "weights", value)
+    if not isinstance(value, Tensor):
+        raise _not_a_tensor(op, "weights", value)
     if value.ndim != 1:
         raise _error(ValueError, op, f"weights must have shape ({n},); got {_shape(value)}.")
     _per_anchor(op, "weights", value, n, rows)
@@ -264,12 +266,11 @@ def _per_anchor(op: str, argument: str, value: Tensor, n: int, rows: Tensor) -> 
     if value.ndim > 1 or (value.ndim and value.shape[0] != n):
         text = f"{argument} must have shape () or ({n},), one per anchor; got {_shape(value)}."
         raise _error(ValueError, op, text)
-    _same_device(op, argument, value, "the embeddings", rows)
+    if value.device != rows.device:
+        raise _other_device(op, argument, value, "the embeddings", rows)
     if value.requires_grad:
-        text = (
-            f"{argument} must not require grad: no gradient flows to it. Pass {argument}.detach()."
-        )
-        raise _error(ValueError, op, text)
+        cure = f"no gradient flows to it. Pass {argument}.detach()."
+        raise _error(ValueError, op, f"{argument} must not require grad: {cure}")
 
 
 def triplets(op: str, index: tuple[Any, Any, Any], embeddings: Any, refs: Any) -> None:

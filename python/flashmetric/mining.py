@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import _ops, _validate, reference
+from ._labels import relation_of, signed
 from ._names import Distance, Impl, Mining
 from .reference import Triplets
 from .reference.mining import Comparison
@@ -91,6 +92,9 @@ def mine_triplets(
     if not _validate.use_fused(op, impl, embeddings.device):
         positive, negative = reference.mining.choose(given, mining, distance, normalize)
     else:
-        positive, negative = _ops.choose(given, mining, distance, normalize)
+        relation, query_labels = relation_of(labels, same_mask)
+        tensors = (embeddings, ref_embeddings, query_labels, ref_labels, self_index)
+        rule = (relation, signed(ignore_label, labels), mining, distance, normalize)
+        positive, negative = _ops.mine(*tensors, *rule)
     anchor = ((positive >= 0) & (negative >= 0)).nonzero().squeeze(1)
     return Triplets(anchor, positive[anchor], negative[anchor])

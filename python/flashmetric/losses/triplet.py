@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
 from torch import Tensor
 
-from flashmetric import _autograd, _ops, _validate
+from flashmetric import _autograd, _validate
 from flashmetric._names import Distance, Impl, Invalid, Mining, Reduction
 from flashmetric.reference import Stats
 from flashmetric.reference.losses import Formula, mined_loss
@@ -173,7 +173,6 @@ def triplet_loss(
     _validate.margin(op, margin, embeddings.shape[0], embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
     if _validate.use_fused(op, impl, embeddings.device):
-        chosen = _ops.choose(given, mining, distance, normalize)
         formula = _autograd.Formula(
             *(margin, weights, distance, normalize, soft_margin),
             swap=False,
@@ -181,8 +180,7 @@ def triplet_loss(
             reduction=reduction,
             with_stats=return_stats,
         )
-        sets = (embeddings, ref_embeddings, None)
-        loss, numbers = _autograd.triplet(op, sets, (None, *chosen), formula)
+        loss, numbers = _autograd.mined_triplet(op, given, mining, formula)
         return (loss, Stats(*numbers.to(loss.dtype).unbind())) if return_stats else loss
     terms = Formula(margin, soft_margin, weights, reduction)
     loss, stats = mined_loss(given, (mining, distance, normalize), terms, invalid)
