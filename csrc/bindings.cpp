@@ -27,17 +27,23 @@ void raise(const fm::Status& status) {
   if (!status.empty()) throw py::value_error(status);
 }
 
-// Runs the operation, or without a workspace only says how many bytes of it the same call needs.
+// Runs the operation and returns 0, or, if the workspace is too small, only the bytes it needs.
 template <class Problem>
-size_t run(fm::Status (*operation)(Problem&), Problem& problem, Address workspace) {
-  problem.workspace.data = pointer<void>(workspace);
+size_t run(fm::Status (*operation)(Problem&), Problem& problem, fm::Workspace workspace) {
   fm::Status status;
+  size_t needed = 0;
   {
     py::gil_scoped_release released;
-    status = operation(problem);
+    status = operation(problem);  // without a workspace: measures
+    needed = problem.workspace.bytes;
+    if (status.empty() && needed <= workspace.bytes) {
+      problem.workspace = workspace;
+      status = operation(problem);
+      needed = 0;
+    }
   }
   raise(status);
-  return problem.workspace.bytes;
+  return needed;
 }
 
 fm::Relation relation_named(std::string_view name) {
@@ -61,7 +67,8 @@ size_t mine(std::string_view mining, std::string_view distance, bool normalize, 
             int64_t dim, Address query, int64_t n_query, int64_t query_stride, Address ref,
             int64_t n_ref, int64_t ref_stride, std::string_view relation, Address query_labels,
             Address ref_labels, int64_t n_classes, Address self_index, Address query_keep,
-            Address ref_keep, Address positive, Address negative, Address workspace, int threads) {
+            Address ref_keep, Address positive, Address negative, Address workspace,
+            size_t workspace_size, int threads) {
   fm::MineProblem p;
   p.mining = mining;
   set_rows_kind(p, distance, normalize, dtype, dim);
@@ -75,7 +82,14 @@ size_t mine(std::string_view mining, std::string_view distance, bool normalize, 
   p.positive = pointer<int64_t>(positive);
   p.negative = pointer<int64_t>(negative);
   p.threads = threads;
-  return run(fm::mine, p, workspace);
+  return run(fm::mine, p, {pointer<void>(workspace), workspace_size});
+}
+
+// The rows of a role; without any it shares those of the role before.
+void set_role(fm::TripletProblem& problem, int role, fm::Rows rows) {
+  const bool shared = rows.data == nullptr;
+  problem.first_role[role] = shared ? problem.first_role[role - 1] : role;
+  problem.rows[role] = shared ? problem.rows[role - 1] : rows;
 }
 
 size_t triplet(std::string_view distance, bool normalize, int dtype, int64_t dim,
@@ -86,17 +100,14 @@ size_t triplet(std::string_view distance, bool normalize, int dtype, int64_t dim
                Address margin_values, int64_t margin_stride, bool soft_margin, bool swap,
                Address weights, bool count_invalid, std::string_view reduction, Address cotangent,
                int64_t cotangent_stride, Address loss, Address grad_anchor, Address grad_positive,
-               Address grad_negative, Address stats, Address workspace, int threads) {
+               Address grad_negative, Address stats, Address workspace, size_t workspace_size,
+               int threads) {
   fm::TripletProblem p;
   p.reduction = reduction;
   set_rows_kind(p, distance, normalize, dtype, dim);
   p.rows[0] = rows(anchor_rows, n_anchor_rows, anchor_stride);
-  p.first_role[1] = positive_rows == 0 ? 0 : 1;
-  p.rows[1] =
-      positive_rows == 0 ? p.rows[0] : rows(positive_rows, n_positive_rows, positive_stride);
-  p.first_role[2] = negative_rows == 0 ? p.first_role[1] : 2;
-  p.rows[2] =
-      negative_rows == 0 ? p.rows[1] : rows(negative_rows, n_negative_rows, negative_stride);
+  set_role(p, 1, rows(positive_rows, n_positive_rows, positive_stride));
+  set_role(p, 2, rows(negative_rows, n_negative_rows, negative_stride));
   p.n = n;
   p.index[0] = pointer<int64_t>(anchor);
   p.index[1] = pointer<int64_t>(positive);
@@ -116,13 +127,14 @@ size_t triplet(std::string_view distance, bool normalize, int dtype, int64_t dim
   p.grad[2] = pointer<void>(grad_negative);
   p.stats = pointer<double>(stats);
   p.threads = threads;
-  return run(fm::triplet, p, workspace);
+  return run(fm::triplet, p, {pointer<void>(workspace), workspace_size});
 }
 
 size_t pairwise_backward(std::string_view distance, bool normalize, int dtype, int64_t dim,
                          Address x, int64_t n_x, int64_t x_stride, Address y, int64_t n_y,
                          int64_t y_stride, Address cotangent, int64_t row_stride,
-                         int64_t col_stride, Address out, Address workspace, int threads) {
+                         int64_t col_stride, Address out, Address workspace, size_t workspace_size,
+                         int threads) {
   fm::PairwiseProblem p;
   set_rows_kind(p, distance, normalize, dtype, dim);
   p.x = rows(x, n_x, x_stride);
@@ -132,14 +144,15 @@ size_t pairwise_backward(std::string_view distance, bool normalize, int dtype, i
   p.cotangent_col_stride = col_stride;
   p.out = pointer<void>(out);
   p.threads = threads;
-  return run(cotangent == 0 ? fm::pairwise : fm::pairwise_backward, p, workspace);
+  return run(cotangent == 0 ? fm::pairwise : fm::pairwise_backward, p,
+             {pointer<void>(workspace), workspace_size});
 }
 
 size_t pairwise(std::string_view distance, bool normalize, int dtype, int64_t dim, Address x,
                 int64_t n_x, int64_t x_stride, Address y, int64_t n_y, int64_t y_stride,
-                Address out, Address workspace, int threads) {
+                Address out, Address workspace, size_t workspace_size, int threads) {
   return pairwise_backward(distance, normalize, dtype, dim, x, n_x, x_stride, y, n_y, y_stride, 0,
-                           0, 0, out, workspace, threads);
+                           0, 0, out, workspace, workspace_size, threads);
 }
 
 }  // namespace

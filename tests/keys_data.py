@@ -53,6 +53,12 @@ def _wild_scales(rng, labels, dim):
     return scale * rng.standard_normal((len(labels), dim))
 
 
+def _around_the_floor(rng, labels, dim):
+    """Norms on both sides of 1e-12, below which normalising divides by 1e-12 instead."""
+    scale = 10.0 ** rng.uniform(-15, -9, (len(labels), 1))
+    return scale * rng.standard_normal((len(labels), dim))
+
+
 def _one_huge_row(rng, labels, dim):
     rows = rng.standard_normal((len(labels), dim))
     rows[len(labels) // 3] *= 1e9
@@ -148,6 +154,7 @@ KINDS = {
         _offset,
         _offset_per_feature,
         _wild_scales,
+        _around_the_floor,
         _one_huge_row,
         _beyond_tiles,
         _one_ulp_neighbours,

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from compare import assert_no_worse_than, assert_same_bits
-from op_db import OP, cases, cases_and_dtypes
-from samples import cotangent_for
+from keys_data import hard_rows
+from op_db import DISTANCES, OP, cases, cases_and_dtypes
+from samples import Sample, cotangent_for
 
 
 def gradients(op, sample, cotangent=None, impl="fused"):
@@ -41,6 +42,17 @@ def judge(op, sample):
 @pytest.mark.parametrize(("op", "row", "dtype"), cases_and_dtypes(differentiable=True))
 def test_value_and_gradient(op, row, dtype):
     assert_value_and_gradient(op, op.sample(row, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_rows_around_the_floor_of_a_norm(distance, dtype):
+    """From 1e-12 down a normalised row gets shorter instead of random, and its gradient is 0."""
+    rows, labels = hard_rows("around_the_floor", 60, 7, 9, dtype)
+    options = {"distance": distance, "normalize": True}
+    loss = Sample("loss", {"embeddings": rows}, options | {"labels": labels, "reduction": "none"})
+    assert_value_and_gradient(OP["triplet_loss"], loss)
+    assert_value_and_gradient(OP["pairwise_distances"], Sample("pairs", {"x": rows}, options))
 
 
 @pytest.mark.parametrize(("op", "row"), cases(differentiable=True))

@@ -11,7 +11,7 @@ def environment_error() -> str: ...
 def build_info() -> dict[str, str | bool | list[str]]: ...
 def force_isa(name: str, /) -> None: ...
 
-# The kernels return the bytes of workspace they need if workspace is 0, else they run.
+# The kernels run and return 0, or return the bytes of workspace they need if it is smaller.
 
 def mine(
     mining: str,
@@ -35,6 +35,7 @@ def mine(
     positive: int,
     negative: int,
     workspace: int,
+    workspace_size: int,
     threads: int,
     /,
 ) -> int: ...
@@ -72,6 +73,7 @@ def triplet(
     grad_negative: int,
     stats: int,
     workspace: int,
+    workspace_size: int,
     threads: int,
     /,
 ) -> int: ...
@@ -88,6 +90,7 @@ def pairwise(
     y_stride: int,
     out: int,
     workspace: int,
+    workspace_size: int,
     threads: int,
     /,
 ) -> int: ...
@@ -107,6 +110,7 @@ def pairwise_backward(
     cotangent_col_stride: int,
     grad_x: int,
     workspace: int,
+    workspace_size: int,
     threads: int,
     /,
 ) -> int: ...

@@ -41,6 +41,8 @@ __all__ = [
     "why_not_fused",
 ]
 
+# Bytes. Enough for 64 rows of 64 features, where a second call of the kernel would be felt.
+_SCRATCH = 2**17
 _SOMEWHERE = torch.empty(1, dtype=torch.float64)
 _CPU = torch.device("cpu")
 
@@ -118,12 +120,14 @@ def _triplet_call(
 
 
 def _run(*calls: _Call) -> None:
-    """Asks the kernels how much scratch memory they need, and calls them with as much."""
-    threads = torch.get_num_threads()
-    sizes = [kernel(*arguments, 0, threads) for kernel, arguments, _ in calls]
-    scratch = torch.empty(max(sizes), dtype=torch.uint8)
+    """Calls the kernels with as much scratch memory as they ask for."""
+    threads, size = torch.get_num_threads(), _SCRATCH
+    scratch = torch.empty(size, dtype=torch.uint8)
     for kernel, arguments, _ in calls:
-        kernel(*arguments, scratch.data_ptr(), threads)
+        needed = kernel(*arguments, scratch.data_ptr(), size, threads)
+        if needed:
+            scratch, size = torch.empty(needed, dtype=torch.uint8), needed
+            kernel(*arguments, scratch.data_ptr(), size, threads)
 
 
 # Kernels of the CPU. Arguments come by position: the dispatcher takes 6 us more for keywords.
