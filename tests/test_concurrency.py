@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import textwrap
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Barrier
 
 import pytest
 import torch
 
 from compare import assert_same_bits
+from flashmetric.functional import triplet_loss
 from fresh_python import run_python
 from op_db import OPS
 from samples import class_batch
@@ -40,18 +45,24 @@ def test_eight_threads_at_once():
             future.result(timeout=120)
 
 
-def test_the_kernels_release_the_interpreter_lock():
-    """While one thread computes, this one counts."""
-    rows, labels = class_batch(6000, 64, 300)
-    counts = []
+def _stalled_share(function: Callable[[], object]) -> float:
+    """Share of a call in another thread during which this one could not run for 5 ms or more."""
+    moments = [time.perf_counter()]
     with ThreadPoolExecutor(1) as pool:
-        torch.set_num_threads(1)
-        future = pool.submit(OPS[0].function, rows, labels)
+        future = pool.submit(function)
         while not future.done():
-            counts.append(len(counts))
+            moments.append(time.perf_counter())
     future.result()
-    # Holding the lock, the loop would stop for the whole call; switching threads takes 5 ms.
-    assert len(counts) > 1000
+    gaps = [later - sooner for sooner, later in pairwise(moments)]
+    return sum(gap for gap in gaps if gap > 0.005) / (moments[-1] - moments[0])
+
+
+def test_the_kernels_release_the_interpreter_lock():
+    """While one thread computes for some 0.2 s, this one runs; a call that keeps the lock shows."""
+    torch.set_num_threads(1)
+    rows, labels = class_batch(14000, 64, 700)
+    assert _stalled_share(lambda: triplet_loss(rows, labels)) < 0.5
+    assert _stalled_share(lambda: ctypes.PyDLL(None).usleep(200_000)) > 0.5
 
 
 _PRELUDE = """

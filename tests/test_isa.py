@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from compare import assert_same_choice
-from conftest import ISAS
 from flashmetric import _C
 from fresh_python import run_python
 from op_db import cases
 from test_gradients import assert_value_and_gradient, judge
 
+ISAS = dict(_C.isas())
 SUPPORTED = [name for name, supported in ISAS.items() if supported]
 
 

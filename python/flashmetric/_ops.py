@@ -14,6 +14,7 @@ formula (_autograd.py does): called directly they return constants.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -41,8 +42,11 @@ __all__ = [
     "why_not_fused",
 ]
 
-# Bytes. Enough for 64 rows of 64 features, where a second call of the kernel would be felt.
-_SCRATCH = 2**17
+# Scratch memory of up to 16 MiB stays with its thread: the first touch of fresh pages costs more than
+# what is written to them. Measured: 3 % of a call at 4096 x 128, 6 % at 4096 x 512.
+_KEEP = 2**24
+_NO_SCRATCH = torch.empty(0, dtype=torch.uint8)
+_kept = threading.local()
 _SOMEWHERE = torch.empty(1, dtype=torch.float64)
 _CPU = torch.device("cpu")
 
@@ -121,13 +125,14 @@ def _triplet_call(
 
 def _run(*calls: _Call) -> None:
     """Calls the kernels with as much scratch memory as they ask for."""
-    threads, size = torch.get_num_threads(), _SCRATCH
-    scratch = torch.empty(size, dtype=torch.uint8)
+    threads, scratch = torch.get_num_threads(), getattr(_kept, "scratch", _NO_SCRATCH)
     for kernel, arguments, _ in calls:
-        needed = kernel(*arguments, scratch.data_ptr(), size, threads)
+        needed = kernel(*arguments, scratch.data_ptr(), scratch.numel(), threads)
         if needed:
-            scratch, size = torch.empty(needed, dtype=torch.uint8), needed
-            kernel(*arguments, scratch.data_ptr(), size, threads)
+            scratch = torch.empty(needed, dtype=torch.uint8)
+            if needed <= _KEEP:
+                _kept.scratch = scratch
+            kernel(*arguments, scratch.data_ptr(), needed, threads)
 
 
 # Kernels of the CPU. Arguments come by position: the dispatcher takes 6 us more for keywords.
