@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compare import assert_same_bits
-from flashmetric import _C
+from flashmetric import _C, _ops
 from keys_data import hard_rows
 from op_db import DISTANCES, OP, OPS, cases
 from samples import Sample, class_batch
@@ -66,6 +66,17 @@ def test_many_blocks_for_every_thread_count(op, distance, dtype):
         torch.set_num_threads(threads)
         for _ in range(2):
             _assert_equal_results(op, sample, expected)
+
+
+@pytest.mark.parametrize("filling", [0, 0x7F, 0xFF])
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_what_scratch_memory_holds_does_not_matter(op, filling):
+    """It is reused from call to call: zeros, NaN or anything else may be in it."""
+    for row in op.rows:
+        sample = op.sample({**row, "shape": "97x24"}, torch.float32)
+        expected = _everything(op, sample)
+        _ops._kept.scratch.fill_(filling)
+        _assert_equal_results(op, sample, expected)
 
 
 @pytest.mark.parametrize("kind", ["random", "integers", "duplicates", "tight_classes", "offset"])

@@ -144,6 +144,27 @@ def test_autocast_leaves_values_alone(op, dtype):
             assert_same_bits(inside[name], value, what=name)
 
 
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_default_dtype_and_device_do_not_matter(op, impl):
+    """Every tensor is made for the inputs, none for the defaults of the process."""
+    for row in op.rows[:8]:
+        sample = op.sample(row, torch.float32)
+        expected = op.run(sample, impl)
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.device("meta"):
+                ours = op.run(sample, impl)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        for one, other in zip(_parts(ours), _parts(expected), strict=True):
+            assert_same_bits(one, other)
+
+
+def _parts(result):
+    return (result,) if isinstance(result, torch.Tensor) else tuple(result)
+
+
 def test_a_network_under_autocast_gets_gradients_in_its_own_dtype():
     network = torch.nn.Linear(8, 4)
     rows, labels = class_batch(16, 8, 4)

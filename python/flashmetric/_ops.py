@@ -42,8 +42,8 @@ __all__ = [
     "why_not_fused",
 ]
 
-# Scratch memory of up to 16 MiB stays with its thread: the first touch of fresh pages costs more than
-# what is written to them. Measured: 3 % of a call at 4096 x 128, 6 % at 4096 x 512.
+# Scratch memory of up to 16 MiB stays with its thread: the first touch of fresh pages costs more
+# than what is written to them. Measured: 3 % of a call at 4096 x 128, 6 % at 4096 x 512.
 _KEEP = 2**24
 _NO_SCRATCH = torch.empty(0, dtype=torch.uint8)
 _kept = threading.local()
