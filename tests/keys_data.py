@@ -40,6 +40,17 @@ def _offset(rng, labels, dim):
     return 1e3 + rng.standard_normal((len(labels), dim))
 
 
+def _offset_across(rng, labels, dim):
+    """Rows differ at right angles to a common offset: products hide the difference."""
+    rows = rng.standard_normal((len(labels), dim))
+    return 3e4 + rows - rows.mean(1, keepdims=True)
+
+
+def _offset_beyond_keys(rng, labels, dim):
+    """An offset so large that the float64 keys of products are mostly rounding."""
+    return 1e8 + rng.standard_normal((len(labels), dim))
+
+
 def _offset_per_feature(rng, labels, dim):
     """One feature carries a large constant."""
     rows = rng.standard_normal((len(labels), dim))
@@ -152,6 +163,8 @@ KINDS = {
         _integers,
         _binary,
         _offset,
+        _offset_across,
+        _offset_beyond_keys,
         _offset_per_feature,
         _wild_scales,
         _around_the_floor,

@@ -7,8 +7,8 @@ import math
 
 import pytest
 import torch
-from flashmetric.functional import pairwise_distances, triplet_loss, triplet_margin_loss
 
+from flashmetric.functional import pairwise_distances, triplet_loss, triplet_margin_loss
 from op_db import DISTANCES, OP
 
 IMPLS = ("fused", "reference")

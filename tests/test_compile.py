@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flashmetric.functional import triplet_loss
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import flashmetric
 from compare import assert_same_bits
+from flashmetric.functional import triplet_loss
 from op_db import OPS, cases
 from samples import class_batch, cotangent_for
 

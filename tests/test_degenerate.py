@@ -7,13 +7,13 @@ import math
 
 import pytest
 import torch
+
 from flashmetric.functional import (
     mine_triplets,
     pairwise_distances,
     triplet_loss,
     triplet_margin_loss,
 )
-
 from op_db import DISTANCES, DTYPES, REDUCTIONS
 
 IMPLS = ("fused", "reference")

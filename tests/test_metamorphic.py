@@ -8,11 +8,11 @@ replays. Every property is exact: the bits of each anchor's loss depend on its t
 from __future__ import annotations
 
 import torch
-from flashmetric.functional import mine_triplets, triplet_loss
 from hypothesis import given
 from hypothesis import strategies as st
 
 from compare import assert_same_bits
+from flashmetric.functional import mine_triplets, triplet_loss
 from op_db import DISTANCES
 
 seeds = st.integers(0, 2**32 - 1)
