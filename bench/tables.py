@@ -9,9 +9,9 @@ A document holds pairs of markers; what stands between them is replaced, the res
     <!-- bench:speed -->
     <!-- /bench:speed -->
 
-Blocks: claim (one sentence), conditions (one sentence), picture, and the tables of
-`python -m flashmetric bench`: speed, milliseconds, memory, limits, avx2, overhead. The newest
-result file counts, unless --results names another.
+Blocks: claim (one sentence), conditions (one sentence), picture, families (of bench/families.py),
+and the tables of `python -m flashmetric bench`: speed, milliseconds, memory, limits, avx2,
+overhead. The newest result file counts, unless --results names another.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import families
 from flashmetric.cli.bench import report
 from flashmetric.cli.table import format_bytes, format_ratio
 
@@ -81,11 +82,23 @@ def block(name: str, result: dict[str, Any], path: Path, document: Path) -> str:
         picture = path.with_suffix(".png").resolve().relative_to(ROOT)
         up = "../" * len(document.relative_to(ROOT).parent.parts)
         return f"![Time and peak memory beside other implementations]({up}{picture})"
+    if name == "families":
+        return families_table()
     if name in report.TABLES:
         return report.TABLES[name](result).as_markdown()
-    known = ", ".join(("claim", "conditions", "picture", *report.TABLES))
+    known = ", ".join(("claim", "conditions", "families", "picture", *report.TABLES))
     msg = f"{document.name}: no block is named {name!r}; known: {known}."
     raise SystemExit(msg)
+
+
+def families_table() -> str:
+    """The newest result of bench/families.py."""
+    paths = (ROOT / "bench" / "results" / "families").glob("*.json")
+    result = json.loads(
+        max(paths, key=lambda path: json.loads(path.read_text())["date"]).read_text()
+    )
+    where = f"{result['machine']['cpu']}, {result['isa']}, {result['threads']} threads"
+    return f"{where}, commit {result['commit']}:\n\n{families.table(result)}"
 
 
 def claim(result: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@
 
 #include "cpu/isa.h"
 #include "distances.h"
+#include "list_rules.h"
 #include "losses.h"
 #include "mining.h"
 
@@ -38,10 +39,18 @@ Status check_size(const char* op, int64_t rows) {
 }
 
 // In the order of Relation.
-constexpr std::string_view kRelations[] = {"classes", "multi_hot", "mask"};
+constexpr std::string_view kRelations[] = {"classes", "either", "multi_hot", "mask"};
 
 // In the order of cpu::Reduction.
 constexpr std::string_view kReductions[] = {"mean", "mean_active", "sum", "none"};
+
+// In the order of cpu::DenseReduction.
+constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pairs", "sum",
+                                                 "none"};
+
+// The rules of cpu/dense_kernels.cpp.
+constexpr std::string_view kDenseLosses[] = {
+    "all", "semihard_all", "hard_all", "easy_all", "soft", "contrastive", "online_contrastive"};
 
 }  // namespace
 
@@ -52,6 +61,43 @@ Status mine(MineProblem& problem) {
   if (status.empty()) status = check_size("mine", problem.query.n);
   if (status.empty()) status = check_size("mine", problem.ref.n);
   if (status.empty()) cpu::kernel_table().mine(problem, names);
+  return status;
+}
+
+Status list_triplets(ListProblem& problem) {
+  const char* const op = "mine_triplets";
+  cpu::Names names;
+  Status status = resolve(Distances{}, op, "distance", problem.distance, names.distance);
+  if (status.empty()) status = resolve(ListRules{}, op, "mining", problem.mining, names.mining);
+  if (status.empty()) status = check_size(op, problem.ref.n);
+  if (status.empty()) cpu::kernel_table().list_triplets(problem, names);
+  return status;
+}
+
+Status dense(DenseProblem& problem) {
+  cpu::Names names;
+  Status status = resolve(Distances{}, "dense", "distance", problem.distance, names.distance);
+  if (status.empty()) status = check_size("dense", problem.query.n);
+  if (status.empty()) status = check_size("dense", problem.ref.n);
+  if (!status.empty()) return status;
+  const auto* const known =
+      std::find(std::begin(kDenseLosses), std::end(kDenseLosses), problem.loss);
+  const auto* const reduction =
+      std::find(std::begin(kDenseReductions), std::end(kDenseReductions), problem.reduction);
+  if (known == std::end(kDenseLosses) || reduction == std::end(kDenseReductions)) {
+    return "[dense] unknown loss or reduction: '" + std::string(problem.loss) + "', '" +
+           std::string(problem.reduction) + "'.";
+  }
+  names.dense_reduction =
+      static_cast<cpu::DenseReduction>(reduction - std::begin(kDenseReductions));
+  cpu::kernel_table().dense(problem, names);
+  return {};
+}
+
+Status paired(PairedProblem& problem) {
+  cpu::Names names;
+  Status status = resolve(Distances{}, "paired", "distance", problem.distance, names.distance);
+  if (status.empty()) cpu::kernel_table().paired(problem, names);
   return status;
 }
 
@@ -91,19 +137,37 @@ int relation_named(std::string_view name) {
   return found == std::end(kRelations) ? -1 : static_cast<int>(found - std::begin(kRelations));
 }
 
+namespace {
+
+struct NamedCounter {
+  std::string_view name;
+  int64_t cpu::Counters::* counter;
+};
+constexpr NamedCounter kCounters[] = {
+    {"mine", &cpu::Counters::mine},
+    {"list_triplets", &cpu::Counters::list_triplets},
+    {"triplet", &cpu::Counters::triplet},
+    {"dense", &cpu::Counters::dense},
+    {"paired", &cpu::Counters::paired},
+    {"pairwise", &cpu::Counters::pairwise},
+    {"pairwise_backward", &cpu::Counters::pairwise_backward},
+    {"rescored", &cpu::Counters::rescored},
+    {"brute_rows", &cpu::Counters::brute_rows},
+};
+
+}  // namespace
+
 std::vector<std::pair<std::string_view, int64_t>> counters() {
-  const auto read = [](int64_t& counter) { return __atomic_load_n(&counter, __ATOMIC_RELAXED); };
-  cpu::Counters& live = cpu::call_counters;
-  return {{"mine", read(live.mine)},         {"triplet", read(live.triplet)},
-          {"pairwise", read(live.pairwise)}, {"pairwise_backward", read(live.pairwise_backward)},
-          {"rescored", read(live.rescored)}, {"brute_rows", read(live.brute_rows)}};
+  std::vector<std::pair<std::string_view, int64_t>> counts;
+  for (const auto& [name, counter] : kCounters) {
+    counts.emplace_back(name, __atomic_load_n(&(cpu::call_counters.*counter), __ATOMIC_RELAXED));
+  }
+  return counts;
 }
 
 void reset_counters() {
-  cpu::Counters& live = cpu::call_counters;
-  for (int64_t* counter : {&live.mine, &live.triplet, &live.pairwise, &live.pairwise_backward,
-                           &live.rescored, &live.brute_rows}) {
-    __atomic_store_n(counter, int64_t{0}, __ATOMIC_RELAXED);
+  for (const auto& [name, counter] : kCounters) {
+    __atomic_store_n(&(cpu::call_counters.*counter), int64_t{0}, __ATOMIC_RELAXED);
   }
 }
 

@@ -33,13 +33,14 @@ struct Workspace {
   size_t bytes = 0;
 };
 
-enum class Relation : int { classes, multi_hot, mask };
+enum class Relation : int { classes, either, multi_hot, mask };
 
-// The relation called "classes", "multi_hot" or "mask"; -1 for any other name.
+// The relation of that name; -1 for an unknown one.
 int relation_named(std::string_view name);
 
 // Who is a positive of whom.
 //   classes:   query, ref: int64 [n], equal bits = same class
+//   either:    query: int64 [n, 2], ref: int64 [n]: the same as one of the two
 //   multi_hot: query, ref: uint8 [n, n_classes] of 0/1, same = share at least one
 //   mask:      query: uint8 [n_query, n_ref] of 0/1, any relation, row = query
 struct Labels {
@@ -53,16 +54,45 @@ struct Labels {
   const uint8_t* ref_keep = nullptr;    // [n_ref] 0 = not a candidate; null = all are
 };
 
-struct MineProblem {
-  std::string_view mining, distance;
+// Who is compared with whom, and how.
+struct Comparison {
+  std::string_view distance;
   bool normalize = false;
   DType dtype = DType::float32;
   int64_t dim = 0;
   Rows query, ref;
   bool symmetric = false;  // the queries are the references, no row is its own candidate
   Labels labels;
+};
+
+struct MineProblem : Comparison {
+  std::string_view mining;
   int64_t* positive = nullptr;  // out [n_query]: reference row; -1 = has none, -2 = ignored anchor
   int64_t* negative = nullptr;  // out [n_query]
+  Workspace workspace;
+  int threads = 1;
+};
+
+enum class Strategy : int { easy, hard, semihard, all };
+
+// Lists the triplets of the anchors from `begin` on, ordered by anchor, positive, negative, until
+// the next anchor might not fit.
+struct ListProblem : Comparison {
+  std::string_view mining;
+  bool drop_without_semihard = false;  // else the farthest negative takes the place
+  double hardness = 0.5;
+  Strategy positive_mining = Strategy::easy, negative_mining = Strategy::semihard;
+  int64_t n_negatives = 1;
+  double mining_margin = 0;
+  const double* margin_values = nullptr;  // [n_query] by margin_stride, instead of the number
+  int64_t margin_stride = 0;
+  uint64_t seed = 0;
+  bool uncovered = false;  // also pairs without any negative, as (anchor, positive, -1)
+  int64_t begin = 0, capacity = 0;
+  int64_t* out[3] = {};  // [capacity] anchors, positives, negatives
+  int64_t count = 0;     // out: triplets listed
+  int64_t end = 0;       // out: the first anchor not listed; = begin: `capacity` must grow to
+  int64_t needed = 0;    //   `needed`
   Workspace workspace;
   int threads = 1;
 };
@@ -85,11 +115,56 @@ struct TripletProblem {
   bool swap = false;
   const double* weights = nullptr;  // [n], null = 1
   bool count_invalid = false;
+  bool far_from_none = false;       // a counted triplet without a negative: d_an is 0, not d_ap
   const void* cotangent = nullptr;  // [n] by cotangent_stride, of dtype; null = 1
   int64_t cotangent_stride = 0;
-  void* loss = nullptr;     // out: [n] for "none", else one number
-  void* grad[3] = {};       // out [rows, dim], null = not wanted
+  void* loss = nullptr;      // out: [n] for "none", else one number
+  void* grad[3] = {};        // out [rows, dim], null = not wanted
+  double* stats = nullptr;   // out [7], null = not wanted
+  double* totals = nullptr;  // out [3]: sum of terms, weights counted, weights of active terms
+  Workspace workspace;
+  int threads = 1;
+};
+
+// A loss over all triplets, or over all pairs, of a batch.
+struct DenseProblem : Comparison {
+  std::string_view loss, reduction;
+  double margin = 0;
+  const double* margin_values = nullptr;  // [n_query] by margin_stride, instead of the number
+  int64_t margin_stride = 0;
+  double mining_margin = 0;  // of the sets of triplets; pos_margin of pairs
+  const double* mining_margin_values = nullptr;
+  int64_t mining_margin_stride = 0;
+  bool soft_margin = false;
+  double temperature = 1;
+  bool detach_weights = false;
+  int power = 2;
+  double factor = 1;                // of every value
+  const double* bounds = nullptr;   // [2] online: keys of the farthest positive, nearest negative
+  const double* weights = nullptr;  // [n_query], null = 1
+  const void* cotangent = nullptr;  // [n_query] by cotangent_stride, of dtype; null = 1
+  int64_t cotangent_stride = 0;
+  void* out = nullptr;      // out: [n_query] for "none", else one number
+  void* grad[2] = {};       // out: of queries and references, null = not wanted
   double* stats = nullptr;  // out [7], null = not wanted
+  Workspace workspace;
+  int threads = 1;
+};
+
+// Distances of given pairs: x[index_x[t]] to r[index_r[t]].
+struct PairedProblem {
+  std::string_view distance;
+  bool normalize = false;
+  DType dtype = DType::float32;
+  int64_t dim = 0;
+  Rows x, r;
+  bool shared = false;              // r is x
+  int64_t n = 0;                    // pairs
+  const int64_t* index[2] = {};     // [n], null = t itself; < 0: no pair, distance 0
+  const void* cotangent = nullptr;  // [n] by cotangent_stride: asks for gradients, not distances
+  int64_t cotangent_stride = 0;
+  void* out = nullptr;  // [n]
+  void* grad[2] = {};   // [rows, dim], null = not wanted
   Workspace workspace;
   int threads = 1;
 };
@@ -109,7 +184,10 @@ struct PairwiseProblem {
 
 // Each runs the problem, or with workspace.data = null only says in workspace.bytes what it needs.
 Status mine(MineProblem& problem);
+Status list_triplets(ListProblem& problem);
 Status triplet(TripletProblem& problem);
+Status dense(DenseProblem& problem);
+Status paired(PairedProblem& problem);
 Status pairwise(PairwiseProblem& problem);
 Status pairwise_backward(PairwiseProblem& problem);
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import combinations, product
 from typing import Any
 
@@ -51,3 +51,21 @@ def _best_value(name, values, row, uncovered, forbidden, generator):
         return (sum(pair in uncovered for pair in pairs), generator.random())
 
     return max(values, key=new_pairs)
+
+
+def spread_rows(
+    factors: Factors, count: int, forbidden: Set[Pair] = frozenset(), seed: int = 0
+) -> list[dict[str, Any]]:
+    """`count` rows in which the values of each factor take turns, in an order of its own."""
+    generator = random.Random(seed)
+    for _ in range(1000):
+        columns = []
+        for values in factors.values():
+            turns = generator.sample(list(values), len(values)) * -(-count // len(values))
+            columns.append(generator.sample(turns[:count], count))
+        rows = [dict(zip(factors, values, strict=True)) for values in zip(*columns, strict=True)]
+        pairs = {frozenset(pair) for row in rows for pair in combinations(row.items(), 2)}
+        if not pairs & forbidden:
+            return rows
+    message = "no order of the values avoids the forbidden pairs"
+    raise ValueError(message)

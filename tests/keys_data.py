@@ -47,8 +47,9 @@ def _offset_across(rng, labels, dim):
 
 
 def _offset_beyond_keys(rng, labels, dim):
-    """An offset so large that the float64 keys of products are mostly rounding."""
-    return 1e8 + rng.standard_normal((len(labels), dim))
+    """The same, so large that the float64 keys of products are mostly rounding."""
+    rows = rng.standard_normal((len(labels), dim))
+    return 1e8 + rows - rows.mean(1, keepdims=True)
 
 
 def _offset_per_feature(rng, labels, dim):
@@ -73,6 +74,13 @@ def _around_the_floor(rng, labels, dim):
 def _one_huge_row(rng, labels, dim):
     rows = rng.standard_normal((len(labels), dim))
     rows[len(labels) // 3] *= 1e9
+    return rows
+
+
+def _tiny_beside_long(rng, labels, dim):
+    """One long row sets the scale of a tile, in which the products of all others are subnormal."""
+    rows = 1e-21 * rng.standard_normal((len(labels), dim))
+    rows[len(labels) // 3] *= 1e21
     return rows
 
 
@@ -169,6 +177,7 @@ KINDS = {
         _wild_scales,
         _around_the_floor,
         _one_huge_row,
+        _tiny_beside_long,
         _beyond_tiles,
         _one_ulp_neighbours,
         _all_equal,

@@ -44,6 +44,14 @@ def rank_keys(x: Array, r: Array, distance: str, normalize: bool) -> Array:
         return -dots / (norm_x[:, None] * norm_r[None, :]) if distance == "cosine" else -dots
 
 
+def key_values(keys: Array, distance: str) -> Array:
+    """The float64 distances that keys stand for."""
+    if distance == "euclidean":
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(keys)
+    return 1 + keys if distance == "cosine" else keys
+
+
 def same_class(labels: Array, ref_labels: Array) -> Array:
     """(B, R): equal class ids, or, for multi-hot rows, at least one class in common."""
     if labels.ndim == 2:
@@ -164,27 +172,27 @@ def triplet_outcome(roles: list[Rows], formula: Formula, cotangent: Array) -> Ou
     d_ap = np.where(has_p, d_ap, 0)
     d_an = np.where(has_n, d_an, d_ap)
     violation = d_ap - d_an + np.asarray(formula.margin, dtype=real)
-    terms, slopes = _value_and_slope(violation, formula.soft_margin)
+    terms, slopes = value_and_slope(violation, formula.soft_margin)
     weights = np.ones(len(a), real) if formula.weights is None else formula.weights
     loss, factor = _reduce(terms, counted, weights, formula.reduction, np.asarray(cotangent, real))
     slope_ap = np.where(counted & valid, slopes * factor, 0)
     slope_an = np.where(counted & has_n, slopes * factor, 0)
     to_ap, to_an = slope_ap[:, None], -slope_an[:, None]
     pieces = (
-        _times(to_ap, ap_a) + _times(to_an, an_a),
-        _times(to_ap, ap_p) + _times(to_an, an_p),
-        _times(to_an, an_n),
+        times(to_ap, ap_a) + times(to_an, an_a),
+        times(to_ap, ap_p) + times(to_an, an_p),
+        times(to_an, an_n),
     )
     grads = [role.scattered(piece) for role, piece in zip(roles, pieces, strict=True)]
     return Outcome(loss, grads, _stats(d_ap, d_an, terms, valid, anchor.rows))
 
 
-def _times(slope: Array, grad: Array) -> Array:
+def times(slope: Array, grad: Array) -> Array:
     """The product, 0 where there is no slope, even next to NaN or infinity."""
     return np.where(slope == 0, 0, slope * grad)
 
 
-def _value_and_slope(violation: Array, soft_margin: bool) -> tuple[Array, Array]:
+def value_and_slope(violation: Array, soft_margin: bool) -> tuple[Array, Array]:
     if soft_margin:
         slope = 1 / (1 + np.exp(-violation))
         return np.maximum(violation, 0) + np.log1p(np.exp(-np.abs(violation))), slope

@@ -18,12 +18,34 @@ SHAPES = {"6x3": (6, 5, 3), "33x7": (33, 40, 7), "97x24": (97, 120, 24), "26x130
 
 
 @dataclass(frozen=True)
+class Seeded:
+    """Stands for a generator in the options of a sample: each call gets one in the same state."""
+
+    seed: int
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
 class Sample:
     """One call: the tensors that carry gradients, and every other keyword."""
 
     name: str
     tensors: dict[str, Tensor]
     options: dict[str, Any] = field(default_factory=dict)
+
+    def arguments(self, **options: Any) -> dict[str, Any]:
+        """What to call the function with; `options` take the place of those of the sample."""
+        given = {**self.tensors, **self.options, **options}
+        return {
+            name: value.generator() if isinstance(value, Seeded) else value
+            for name, value in given.items()
+        }
+
+    def matrices(self) -> dict[str, Tensor]:
+        """The tensors of rows: all but a beta."""
+        return {name: tensor for name, tensor in self.tensors.items() if tensor.ndim == 2}
 
     def with_tensors(self, **tensors: Tensor) -> Sample:
         return replace(self, tensors={**self.tensors, **tensors})
@@ -47,6 +69,15 @@ def generator_for(row: Row) -> torch.Generator:
 
 def triplet_loss_sample(row: Row, dtype: torch.dtype) -> Sample:
     generator = generator_for(row)
+    sample = comparison_sample(row, dtype, generator)
+    if "reduction" not in row:
+        return sample
+    n = len(sample.tensors["embeddings"])
+    return sample.with_options(**loss_options(row, n, dtype, generator))
+
+
+def comparison_sample(row: Row, dtype: torch.dtype, generator: torch.Generator) -> Sample:
+    """Queries, references and their relation."""
     n, n_ref, dim = SHAPES[row["shape"]]
     tensors = {"embeddings": _normal(generator, n, dim, dtype=dtype)}
     options = {key: row[key] for key in ("distance", "normalize")}
@@ -57,8 +88,6 @@ def triplet_loss_sample(row: Row, dtype: torch.dtype) -> Sample:
         tensors["ref_embeddings"], options["self_index"] = _plant_self(
             tensors["embeddings"], tensors["ref_embeddings"], generator
         )
-    if "reduction" in row:
-        options |= loss_options(row, n, dtype, generator)
     return Sample(row_name(row), tensors, options)
 
 
@@ -97,35 +126,49 @@ def loss_options(row: Row, n: int, dtype: torch.dtype, generator: torch.Generato
         options["margin"] = torch.tensor(0.7, dtype=dtype)
     elif row["margin"] == "per_anchor":
         options["margin"] = (2 * torch.rand(n, generator=generator)).to(dtype)
-    if row["weights"] != "none":
-        weights = (0.5 + torch.rand(n, generator=generator)).to(dtype)
-        if row["weights"] == "some_zero":
-            weights[torch.rand(n, generator=generator) < 0.3] = 0
-        options["weights"] = weights
-    return options
+    return options | weight_options(row, n, dtype, generator)
+
+
+def weight_options(row: Row, n: int, dtype: torch.dtype, generator: torch.Generator) -> Row:
+    if row["weights"] == "none":
+        return {}
+    weights = (0.5 + torch.rand(n, generator=generator)).to(dtype)
+    if row["weights"] == "some_zero":
+        weights[torch.rand(n, generator=generator) < 0.3] = 0
+    return {"weights": weights}
 
 
 def triplet_margin_sample(row: Row, dtype: torch.dtype) -> Sample:
     generator = generator_for(row)
+    options = loss_options(row, n_given(row), dtype, generator)
+    given = given_sample(row, ("anchor", "positive", "negative"), dtype, generator)
+    return given.with_options(**options)
+
+
+def n_given(row: Row) -> int:
+    """How many triplets, pairs or quadruplets are given; as indices, some rows are in several."""
+    n = SHAPES[row["shape"]][0]
+    return n if row["form"] == "rows" else 2 * n + 1
+
+
+def given_sample(
+    row: Row, roles: tuple[str, ...], dtype: torch.dtype, generator: torch.Generator
+) -> Sample:
+    """A set of rows for each role, or indices into embeddings and, after the first, references."""
     n, n_ref, dim = SHAPES[row["shape"]]
-    count = n if row["form"] == "rows" else 2 * n + 1
+    count = n_given(row)
     options = {key: row[key] for key in ("distance", "normalize")}
-    options |= loss_options(row, count, dtype, generator)
     if row["form"] == "rows":
-        roles = ("anchor", "positive", "negative")
-        return Sample(
-            row_name(row),
-            {role: _normal(generator, count, dim, dtype=dtype) for role in roles},
-            options,
-        )
+        tensors = {role: _normal(generator, count, dim, dtype=dtype) for role in roles}
+        return Sample(row_name(row), tensors, options)
     tensors = {"embeddings": _normal(generator, n, dim, dtype=dtype)}
     n_target = n
     if row["form"] == "index_refs":
         tensors["ref_embeddings"] = _normal(generator, n_ref, dim, dtype=dtype)
         n_target = n_ref
-    options["anchor"] = torch.randint(0, n, (count,), generator=generator)
-    options["positive"] = torch.randint(0, n_target, (count,), generator=generator)
-    options["negative"] = torch.randint(0, n_target, (count,), generator=generator)
+    for role in roles:
+        size = n if role == roles[0] else n_target
+        options[role] = torch.randint(0, size, (count,), generator=generator)
     return Sample(row_name(row), tensors, options)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compare import Real, assert_no_worse_than, assert_same_bits, assert_same_choice, exact, ulp
-from covering import covering_rows, feasible_pairs
+from covering import covering_rows, feasible_pairs, spread_rows
 
 TRUTH = np.array([1.0, -3.0, 0.5], dtype=Real)
 
@@ -110,3 +110,17 @@ def test_covering_rows_meet_every_feasible_pair_and_no_forbidden_one():
     assert not any({"a": 1, "b": True}.items() <= row.items() for row in rows)
     assert rows == covering_rows(factors, forbidden)
     assert len(rows) < 3 * 2 * 3 * 2
+
+
+def test_in_spread_rows_the_values_of_a_factor_take_turns():
+    factors = {"a": (1, 2, 3), "b": (False, True), "c": range(9)}
+    forbidden = {frozenset((("a", 1), ("b", True)))}
+    rows = spread_rows(factors, 7, forbidden)
+    for name, values in factors.items():
+        turns = sorted([row[name] for row in rows].count(value) for value in values)
+        assert sum(turns) == 7
+        assert turns[-1] - turns[0] <= 1
+    assert not any({"a": 1, "b": True}.items() <= row.items() for row in rows)
+    assert rows == spread_rows(factors, 7, forbidden)
+    with pytest.raises(ValueError, match="no order"):
+        spread_rows({"a": (1,), "b": (True,)}, 2, forbidden)

@@ -8,7 +8,7 @@ import torch
 
 from flashmetric import _C
 from keys_data import hard_rows
-from op_db import OP, cases_and_dtypes
+from op_db import FUSED, OP, cases_and_dtypes
 from samples import cotangent_for
 
 
@@ -21,15 +21,15 @@ def test_auto_runs_fused(op, row, dtype):
     sample = op.sample(row, dtype)
     before = _C.counters()
     op.run(sample, "auto")
-    assert set(op.counters) <= _moved(before)
+    assert set(op.kernels.forward) <= _moved(before)
 
 
 def test_the_default_is_auto():
-    for op in OP.values():
+    for op in FUSED:
         sample = op.sample(op.rows[0], torch.float32)
         before = _C.counters()
-        op.function(**sample.tensors, **sample.options)
-        assert set(op.counters) <= _moved(before)
+        op.function(**sample.arguments())
+        assert set(op.kernels.forward) <= _moved(before)
 
 
 @pytest.mark.parametrize(("op", "row", "dtype"), cases_and_dtypes(differentiable=True))
@@ -39,10 +39,8 @@ def test_the_backward_runs_fused(op, row, dtype):
     value = op.run(sample, "auto")
     before = _C.counters()
     value.backward(cotangent_for(value))
-    if op.name == "pairwise_distances":
-        assert "pairwise_backward" in _moved(before)
-    elif row["reduction"] == "none":
-        assert "triplet" in _moved(before)
+    if row.get("reduction") == "none" or not op.kernels.at_once:
+        assert set(op.kernels.backward) <= _moved(before)
     else:
         assert not _moved(before)
 

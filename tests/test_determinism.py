@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from compare import assert_same_bits
-from flashmetric import _C, _ops
+from flashmetric import _C
+from flashmetric._ops import calls
 from keys_data import hard_rows
-from op_db import DISTANCES, OP, OPS, cases
+from op_db import FUSED, OP, cases
 from samples import Sample, class_batch
 from test_gradients import gradients
+from truths_rules import SETS
 
 THREADS = (1, 2, 3, 4)
 
@@ -22,7 +24,7 @@ def _everything(op, sample):
         return dict(zip(("anchor", "positive", "negative"), op.run(sample), strict=True))
     value, grads = gradients(op, sample)
     results = {"value": value} | grads
-    if "triplet" in op.name:
+    if op.stats:
         results |= op.run(sample, return_stats=True)[1]._asdict()
     return results
 
@@ -43,22 +45,27 @@ def test_every_row_for_every_thread_count(op, row):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize(
+    ("op", "distance"),
+    [
+        pytest.param(op, distance, id=f"{op.name}-{distance}")
+        for op in FUSED
+        for distance in op.distances
+    ],
+)
 def test_many_blocks_for_every_thread_count(op, distance, dtype):
     """Enough blocks that threads really share the work, with rows that are chosen many times."""
-    rows, labels = class_batch(1100, 21, 40, dtype=dtype)
+    every_triplet = op.options.get("mining") in SETS
+    rows, labels = class_batch(1100, 21, 550 if every_triplet else 40, dtype=dtype)
     rows[::50] = rows[0]
-    options = {"distance": distance}
+    options = {"distance": distance} | op.options
     if op.name == "pairwise_distances":
         tensors = {"x": rows[:700], "y": rows[700:]}
-    elif op.name == "triplet_margin_loss":
+    else:
         tensors = {"embeddings": rows}
         generator = torch.Generator().manual_seed(2)
-        for role in ("anchor", "positive", "negative"):
-            options[role] = torch.randint(0, 60, (5000,), generator=generator)
-    else:
-        tensors, options["labels"] = {"embeddings": rows}, labels
+        given = {role: torch.randint(0, 60, (5000,), generator=generator) for role in op.roles}
+        options |= given or {"labels": labels}
     sample = Sample(op.name, tensors, options)
     torch.set_num_threads(1)
     expected = _everything(op, sample)
@@ -69,13 +76,13 @@ def test_many_blocks_for_every_thread_count(op, distance, dtype):
 
 
 @pytest.mark.parametrize("filling", [0, 0x7F, 0xFF])
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_what_scratch_memory_holds_does_not_matter(op, filling):
     """It is reused from call to call: zeros, NaN or anything else may be in it."""
     for row in op.rows:
         sample = op.sample({**row, "shape": "97x24"}, torch.float32)
         expected = _everything(op, sample)
-        _ops._kept.scratch.fill_(filling)
+        calls._kept.scratch.fill_(filling)
         _assert_equal_results(op, sample, expected)
 
 

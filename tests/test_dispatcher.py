@@ -11,10 +11,24 @@ import torch
 import flashmetric
 from compare import assert_same_bits
 from flashmetric.functional import triplet_loss, triplet_margin_loss
-from op_db import OPS, cases
+from op_db import FUSED, cases
 from samples import class_batch, cotangent_for
 from test_determinism import _everything
 
+OP_NAMES = {
+    "apart",
+    "bounds",
+    "dense",
+    "list_triplets",
+    "listed_triplet",
+    "mine",
+    "mined_triplet",
+    "paired",
+    "paired_backward",
+    "pairwise",
+    "pairwise_backward",
+    "triplet",
+}
 OPCHECKS = (
     "test_schema",
     "test_autograd_registration",
@@ -45,19 +59,18 @@ def _calls_of(op, row):
         yield call, tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args), kwargs
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_opcheck(op):
     """The calls that public functions really make, for rows with every kind of argument."""
     seen = set()
-    first = next(row for row in op.rows if row.get("reduction", "none") == "none")
-    for row in (first, *op.rows[::3]):
+    for row in (op.row_of_every_call, *op.rows[::3]):
         for call, args, kwargs in _calls_of(op, row):
             torch.library.opcheck(call, args, kwargs, test_utils=OPCHECKS)
             seen.add(call.name())
-    assert seen == {f"flashmetric::{name}" for name in op.dispatched}
+    assert seen == {f"flashmetric::{name}" for name in op.kernels.dispatched}
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_opcheck_of_odd_layouts(op):
     for call, args, kwargs in _calls_of(op, op.rows[0]):
         strided = [
@@ -97,10 +110,11 @@ def test_func_jacrev_of_a_scalar_loss():
     )
 
 
-@pytest.mark.parametrize("op", [op for op in OPS if op.differentiable], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [op for op in FUSED if op.differentiable], ids=lambda op: op.name)
 def test_double_backward_is_refused_by_name(op):
+    name = op.function.__name__
     message = (
-        f"[{op.name}] double backward is not supported by the fused kernels; use impl='reference'."
+        f"[{name}] double backward is not supported by the fused kernels; use impl='reference'."
     )
     for row in (op.rows[0], *(row for row in op.rows if row.get("reduction") == "none")):
         sample = op.sample(row, torch.float32).requiring_grad()
@@ -120,7 +134,7 @@ def test_a_graph_through_a_gradient_that_does_not_need_it_is_fine():
     assert_same_bits(grad.detach(), plain)
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_vmap_is_refused(op):
     sample = op.sample(op.rows[0], torch.float32)
     (name, rows), *_ = sample.tensors.items()
@@ -133,7 +147,7 @@ def test_vmap_is_refused(op):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_autocast_leaves_values_alone(op, dtype):
     for row in op.rows[:4]:
         sample = op.sample(row, dtype)
@@ -145,7 +159,7 @@ def test_autocast_leaves_values_alone(op, dtype):
 
 
 @pytest.mark.parametrize("impl", ["fused", "reference"])
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_default_dtype_and_device_do_not_matter(op, impl):
     """Every tensor is made for the inputs, none for the defaults of the process."""
     for row in op.rows[:8]:
@@ -177,14 +191,13 @@ def test_a_network_under_autocast_gets_gradients_in_its_own_dtype():
     assert network.weight.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_the_profiler_shows_our_ops(op):
-    row = next(row for row in op.rows if row.get("reduction", "none") == "none")
-    sample = op.sample(row, torch.float32)
+    sample = op.sample(op.row_of_every_call, torch.float32)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         _everything(op, sample)
     names = {event.key for event in profile.key_averages()}
-    assert {f"flashmetric::{name}" for name in op.dispatched} <= names
+    assert {f"flashmetric::{name}" for name in op.kernels.dispatched} <= names
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
@@ -202,15 +215,16 @@ def test_export(distance):
     assert_same_bits(program.module()(more, more_labels), module(more, more_labels))
 
 
-@pytest.mark.parametrize(("op", "row"), cases(differentiable=True)[::5])
+@pytest.mark.parametrize(
+    ("op", "row"), cases(differentiable=True, ops=[op for op in FUSED if op.kernels.static])[::5]
+)
 def test_meta_tensors_have_the_right_shape(op, row):
     sample = op.sample(row, torch.float32)
-    meta = {name: t.to("meta") for name, t in sample.tensors.items()}
-    options = {
+    meta = {
         name: value.to("meta") if isinstance(value, torch.Tensor) else value
-        for name, value in sample.options.items()
+        for name, value in sample.arguments().items()
     }
-    result, expected = op.function(**meta, **options), op.run(sample)
+    result, expected = op.function(**meta), op.run(sample)
     assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
 
 
@@ -250,6 +264,6 @@ def test_anomaly_mode_and_hooks_see_the_gradient():
 
 def test_op_names_are_stable():
     """Selective checkpointing and exported programs find ops by name."""
-    names = {name for op in OPS for name in op.dispatched}
-    assert names == {"mine", "mined_triplet", "triplet", "pairwise", "pairwise_backward"}
+    names = {name for op in FUSED for name in op.kernels.dispatched}
+    assert names == OP_NAMES
     assert all(hasattr(torch.ops.flashmetric, name) for name in names)

@@ -9,11 +9,12 @@ import warnings
 import pytest
 import torch
 
-from flashmetric import _C, TripletLoss, TripletMarginLoss
+from error_inputs import BASE, LABELS, ROWS
+from flashmetric import _C, TripletLoss, TripletMarginLoss, functional
 from flashmetric.functional import triplet_loss, triplet_margin_loss
 from fresh_python import run_python
-from op_db import DISTANCES, OP, OPS, REDUCTIONS
-from op_errors import BASE, ERRORS, LABELS, ROWS
+from op_db import DISTANCES, OPS, REDUCTIONS
+from op_errors import ERRORS
 from samples import class_batch
 
 
@@ -21,7 +22,7 @@ from samples import class_batch
 def test_the_base_of_the_error_inputs_is_valid(base):
     """Else every error below might be that of the base."""
     name, options = BASE[base]
-    OP[name].function(**options)
+    getattr(functional, name)(**options)
 
 
 @pytest.mark.parametrize("case", ERRORS, ids=[f"{e.base}-{e.message}" for e in ERRORS])
@@ -30,14 +31,15 @@ def test_message(case):
     for impl in ("auto", "fused", "reference"):
         call = {"impl": impl} | options | case.change
         with pytest.raises(case.error) as caught:
-            OP[name].function(**call)
+            getattr(functional, name)(**call)
         assert str(caught.value) == f"[{name}] {case.message}"
 
 
 def test_every_argument_has_an_error_input():
     changed = {argument for case in ERRORS for argument in case.change}
-    known = {name for op in OPS for name in inspect.signature(op.function).parameters}
-    assert {BASE[case.base][0] for case in ERRORS} == set(OP)
+    functions = [getattr(functional, name) for name in functional.__all__]
+    known = {name for each in functions for name in inspect.signature(each).parameters}
+    assert {BASE[case.base][0] for case in ERRORS} == set(functional.__all__)
     assert known == changed
 
 

@@ -9,7 +9,7 @@ import torch
 
 from compare import assert_no_worse_than, assert_same_bits, assert_same_choice
 from flashmetric import Stats, Triplets
-from op_db import OP, cases_and_dtypes
+from op_db import FUSED, OP, OPS, cases_and_dtypes
 
 DISTANCE_FIELDS = ("mean_d_ap", "mean_d_an", "max_d_ap", "min_d_an")
 
@@ -21,12 +21,12 @@ def test_value(op, row, dtype):
     assert_no_worse_than(ours, baseline=op.run(sample, "reference"), truth=op.truth(sample).value)
 
 
-@pytest.mark.parametrize(("op", "row", "dtype"), cases_and_dtypes(differentiable=False))
+@pytest.mark.parametrize(("op", "row", "dtype"), cases_and_dtypes(differentiable=False, ops=OPS))
 def test_choice(op, row, dtype):
     sample = op.sample(row, dtype)
     truth = op.truth(sample).value
     assert len(truth[0]) > 0, "a sample without a triplet tests nothing"
-    for impl in ("fused", "reference"):
+    for impl in op.impls:
         triplets = op.run(sample, impl)
         assert isinstance(triplets, Triplets)
         for field, ours, expected in zip(Triplets._fields, triplets, truth, strict=True):
@@ -34,8 +34,7 @@ def test_choice(op, row, dtype):
 
 
 @pytest.mark.parametrize(
-    ("op", "row", "dtype"),
-    [case for case in cases_and_dtypes(differentiable=True) if "triplet" in case.values[0].name],
+    ("op", "row", "dtype"), cases_and_dtypes(ops=[op for op in FUSED if op.stats])
 )
 def test_statistics(op, row, dtype):
     sample = op.sample(row, dtype)

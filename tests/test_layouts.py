@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compare import assert_same_bits
-from op_db import OP, OPS, cases
+from op_db import FUSED, OP, cases
 from samples import cotangent_for, layouts, row_name
 from test_gradients import gradients
 
@@ -17,7 +17,7 @@ def test_rows_in_any_layout(op, row):
     dtype = op.dtypes[len(row_name(row)) % len(op.dtypes)]
     sample = op.sample(row, dtype)
     value = op.run(sample)
-    for name, tensor in sample.tensors.items():
+    for name, tensor in sample.matrices().items():
         for layout, view in layouts(tensor):
             result = op.run(sample.with_tensors(**{name: view}))
             assert_same_bits(result, value, what=f"{name} {layout}")
@@ -26,24 +26,24 @@ def test_rows_in_any_layout(op, row):
 @pytest.mark.parametrize(
     "layout", ["transposed", "offset", "row_step", "feature_step", "misaligned"]
 )
-@pytest.mark.parametrize("op", [op for op in OPS if op.differentiable], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [op for op in FUSED if op.differentiable], ids=lambda op: op.name)
 def test_gradient_through_any_layout(op, layout):
     for row in op.rows[:6]:
         sample = op.sample(row, torch.float32)
         _, expected = gradients(op, sample)
-        for name, tensor in sample.tensors.items():
+        for name, tensor in sample.matrices().items():
             leaf = dict(layouts(tensor))[layout].detach().requires_grad_()
             result = op.run(sample.with_tensors(**{name: leaf}))
             (grad,) = torch.autograd.grad(result, leaf, cotangent_for(result))
             assert_same_bits(grad, expected[name], what=f"gradient of {name} {layout}")
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_expanded_rows(op):
     """A stride of 0 in the rows or in the features is the tensor it stands for."""
     for row in op.rows[:6]:
         sample = op.sample(row, torch.float32)
-        for name, tensor in sample.tensors.items():
+        for name, tensor in sample.matrices().items():
             for view in (tensor[:1].expand_as(tensor), tensor[:, :1].expand_as(tensor)):
                 ours = op.run(sample.with_tensors(**{name: view}))
                 expected = op.run(sample.with_tensors(**{name: view.contiguous()}))

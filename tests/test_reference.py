@@ -11,11 +11,11 @@ import oracle
 from compare import Real, assert_no_worse_than
 from flashmetric import reference
 from keys_data import KINDS, hard_rows
-from op_db import DISTANCES, cases
+from op_db import DISTANCES, OPS, cases
 from samples import cotangent_for
 
 
-@pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
+@pytest.mark.parametrize(("op", "row"), cases(differentiable=True, ops=OPS))
 def test_reference_is_as_good_as_the_oracle_in_float64(op, row):
     sample = op.sample(row, torch.float64).requiring_grad()
     value = op.run(sample, "reference")
@@ -25,7 +25,9 @@ def test_reference_is_as_good_as_the_oracle_in_float64(op, row):
     assert_no_worse_than(value, baseline=torch.as_tensor(narrow.value), truth=wide.value)
     for name, grad in zip(sample.tensors, grads, strict=True):
         baseline = torch.as_tensor(narrow.grads[name])
-        assert_no_worse_than(grad, baseline=baseline, truth=wide.grads[name], what=name)
+        # The gradient of a single beta is one sum, whose terms cancel and whose order is numpy's.
+        ulps = 2.0 if grad.ndim else 8.0
+        assert_no_worse_than(grad, baseline=baseline, truth=wide.grads[name], ulps=ulps, what=name)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

@@ -12,7 +12,10 @@ from torch import Tensor
 import oracle
 from compare import Real
 from oracle import Array, Formula, Rows
+from oracle_mining import Batch
 from samples import Sample
+
+TRIPLET = ("anchor", "positive", "negative")
 
 
 @dataclass
@@ -32,8 +35,8 @@ def as_array(value: Tensor | float | None, real: Any) -> Array | None:
     )
 
 
-def choice(sample: Sample) -> tuple[Array, Array]:
-    """Brute force over the float64 keys of the rows as given."""
+def batch_of(sample: Sample, metric: tuple[str, bool] | None = None) -> Batch:
+    """Who is compared with whom, and the float64 keys of the rows as given."""
     options = sample.options
     rows = as_array(sample.tensors["embeddings"], np.float64)
     refs = as_array(sample.tensors.get("ref_embeddings"), np.float64)
@@ -55,12 +58,21 @@ def choice(sample: Sample) -> tuple[Array, Array]:
         if options.get("ignore_label") is not None:
             kept = labels != options["ignore_label"]
             candidates &= (ref_labels != options["ignore_label"])[None, :]
-    keys = oracle.rank_keys(rows, refs, *pair_options(sample))
-    return oracle.choose(keys, same, candidates, kept)
+    distance, normalize = metric or pair_options(sample)
+    return Batch(rows, refs, distance, normalize, same, candidates, kept)
 
 
-def pair_options(sample: Sample) -> tuple[str, bool]:
-    return sample.options.get("distance", "euclidean"), sample.options.get("normalize", False)
+def choice(sample: Sample) -> tuple[Array, Array]:
+    """The farthest positive and the nearest negative, by brute force."""
+    batch = batch_of(sample)
+    return oracle.choose(batch.keys, batch.same, batch.candidates, batch.kept)
+
+
+def pair_options(
+    sample: Sample, distance: str = "euclidean", normalize: bool = False
+) -> tuple[str, bool]:
+    """As given, or the defaults of a function."""
+    return sample.options.get("distance", distance), sample.options.get("normalize", normalize)
 
 
 def formula(sample: Sample, real: Any) -> Formula:
@@ -87,37 +99,38 @@ def triplet_loss_truth(sample: Sample, cotangent: Tensor | float = 1.0, real: An
     targets = rows if refs is None else refs
     roles = [Rows(rows, np.arange(len(rows))), Rows(targets, positive), Rows(targets, negative)]
     outcome = oracle.triplet_outcome(roles, formula(sample, real), as_array(cotangent, real))
-    return Truth(outcome.loss, _by_set(outcome.grads, refs is not None), outcome.stats)
+    return Truth(outcome.loss, by_role(sample, TRIPLET, outcome.grads), outcome.stats)
 
 
 def triplet_margin_truth(
     sample: Sample, cotangent: Tensor | float = 1.0, real: Any = Real
 ) -> Truth:
-    names = ("anchor", "positive", "negative")
-    if "anchor" in sample.tensors:
-        rows = [as_array(sample.tensors[name], real) for name in names]
-        roles = [Rows(role, np.arange(len(role))) for role in rows]
-    else:
-        embeddings = as_array(sample.tensors["embeddings"], real)
-        refs = as_array(sample.tensors.get("ref_embeddings"), real)
-        sets = [embeddings] + 2 * [embeddings if refs is None else refs]
-        roles = [
-            Rows(rows, sample.options[name].numpy()) for rows, name in zip(sets, names, strict=True)
-        ]
+    roles = roles_of(sample, TRIPLET, real)
     outcome = oracle.triplet_outcome(roles, formula(sample, real), as_array(cotangent, real))
-    if "anchor" in sample.tensors:
-        grads = dict(zip(names, outcome.grads, strict=True))
-    else:
-        grads = _by_set(outcome.grads, refs is not None)
-    return Truth(outcome.loss, grads, outcome.stats)
+    return Truth(outcome.loss, by_role(sample, TRIPLET, outcome.grads), outcome.stats)
 
 
-def _by_set(grads: list[Array], has_refs: bool) -> dict[str, Array]:
+def roles_of(sample: Sample, names: tuple[str, ...], real: Any) -> list[Rows]:
+    """Rows given one by one, or as rows of the embeddings and, from the second on, references."""
+    if names[0] in sample.tensors:
+        rows = [as_array(sample.tensors[name], real) for name in names]
+        return [Rows(role, np.arange(len(role))) for role in rows]
+    embeddings = as_array(sample.tensors["embeddings"], real)
+    refs = as_array(sample.tensors.get("ref_embeddings"), real)
+    sets = [embeddings] + (len(names) - 1) * [embeddings if refs is None else refs]
+    return [
+        Rows(rows, sample.options[name].numpy()) for rows, name in zip(sets, names, strict=True)
+    ]
+
+
+def by_role(sample: Sample, names: tuple[str, ...], grads: list[Array]) -> dict[str, Array]:
     """Roles that point into the same rows share one gradient."""
-    anchor, positive, negative = grads
-    if has_refs:
-        return {"embeddings": anchor, "ref_embeddings": positive + negative}
-    return {"embeddings": anchor + positive + negative}
+    if names[0] in sample.tensors:
+        return dict(zip(names, grads, strict=True))
+    first, others = grads[0], np.sum(grads[1:], axis=0)
+    if "ref_embeddings" in sample.tensors:
+        return {"embeddings": first, "ref_embeddings": others}
+    return {"embeddings": first + others}
 
 
 def pairwise_truth(sample: Sample, cotangent: Tensor | None = None, real: Any = Real) -> Truth:

@@ -6,11 +6,16 @@
 #include "../distances.h"
 #include "../losses.h"
 #include "../mining.h"
+#include "list_rows.h"
 #include "mine.h"
+#include "paired.h"
 #include "pairwise.h"
 #include "scatter_pairs.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+void dense_entry(DenseProblem& problem, Names names);  // dense_kernels.cpp
+
 namespace {
 
 // visitor(T{}, Distance{}) for the dtype and the distance of a problem.
@@ -39,11 +44,23 @@ void mine_entry(MineProblem& problem, Names names) {
   });
 }
 
+void list_entry(ListProblem& problem, Names names) {
+  visit(problem, names, [&](auto scalar, auto distance) {
+    list_rows<decltype(scalar), decltype(distance)>(problem, names.mining);
+  });
+}
+
 void triplet_entry(TripletProblem& problem, Names names) {
   visit(problem, names, [&](auto scalar, auto distance) {
     visit_by_index(TripletLosses{}, names.loss, [&](auto loss) {
       triplet_loss<decltype(scalar), decltype(distance), decltype(loss)>(names.reduction, problem);
     });
+  });
+}
+
+void paired_entry(PairedProblem& problem, Names names) {
+  visit(problem, names, [&](auto scalar, auto distance) {
+    paired_distances<decltype(scalar), decltype(distance)>(problem);
   });
 }
 
@@ -61,7 +78,7 @@ void pairwise_backward_entry(PairwiseProblem& problem, Names names) {
 
 }  // namespace
 
-extern const KernelTable table = {mine_entry, triplet_entry, pairwise_entry,
-                                  pairwise_backward_entry};
+extern const KernelTable table = {mine_entry,   list_entry,     triplet_entry,          dense_entry,
+                                  paired_entry, pairwise_entry, pairwise_backward_entry};
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -9,17 +9,23 @@ namespace flashmetric::cpu {
 
 enum class Reduction : int { mean, mean_active, sum, none };
 
+enum class DenseReduction : int { mean, mean_active, mean_pairs, sum, none };
+
 // Problems reach a table with names already resolved, to positions in the policy lists.
 struct Names {
   int distance = 0;
-  int mining = 0;
+  int mining = 0;  // position in Miners or in ListRules
   int loss = 0;
   Reduction reduction = Reduction::mean;
+  DenseReduction dense_reduction = DenseReduction::mean;
 };
 
 struct KernelTable {
   void (*mine)(MineProblem& problem, Names names);
+  void (*list_triplets)(ListProblem& problem, Names names);
   void (*triplet)(TripletProblem& problem, Names names);
+  void (*dense)(DenseProblem& problem, Names names);
+  void (*paired)(PairedProblem& problem, Names names);
   void (*pairwise)(PairwiseProblem& problem, Names names);
   void (*pairwise_backward)(PairwiseProblem& problem, Names names);
 };
@@ -40,7 +46,8 @@ extern const KernelTable table;
 
 // Counts calls; only touched through __atomic builtins. Defined in isa.cpp.
 struct Counters {
-  int64_t mine, triplet, pairwise, pairwise_backward, rescored, brute_rows;
+  int64_t mine, list_triplets, triplet, dense, paired, pairwise, pairwise_backward;
+  int64_t rescored, brute_rows;
 };
 extern Counters call_counters;
 

@@ -89,6 +89,27 @@ inline double pair_key(KeyForm key, const RowView<T>& x, int64_t i, const RowVie
   return key.quotient ? -product / (x.clamped_norm(i) * r.clamped_norm(j)) : -product;
 }
 
+// The key of a pair as a value: of float64 rows that are normalised, each feature is divided by the
+// norm, which rounds once where the product with its inverse rounds three times. Narrower rows have
+// lost more than that before they came here.
+template <class T>
+FM_INLINE double pair_value(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& r,
+                            int64_t j, int64_t dim) {
+  if (sizeof(T) < sizeof(double) || !key.scaled || key.form != Form::difference) {
+    return pair_key(key, x, i, r, j, dim);
+  }
+  const double x_norm = x.clamped_norm(i);
+  const double r_norm = r.clamped_norm(j);
+  Double8 sum = {};
+  for (int64_t k = 0; k < dim; k += 8) {
+    const int64_t count = dim - k < 8 ? dim - k : 8;
+    const Double8 gap =
+        load8_partial(x.row(i) + k, count) / x_norm - load8_partial(r.row(j) + k, count) / r_norm;
+    sum = sum + gap * gap;
+  }
+  return sum8(sum);
+}
+
 // The best pair seen so far for one query: a NaN key wins over any number, then the smaller key,
 // then the lower original row.
 struct BestPair {

@@ -182,6 +182,8 @@ inline void mine_rows(KeyForm key, MineProblem& problem) {
   const Labels& labels = problem.labels;
   if (labels.relation == Relation::classes) {
     reduce_and_decide<T, Miner>(problem, SameClass{state.order}, true, state);
+  } else if (labels.relation == Relation::either) {
+    reduce_and_decide<T, Miner>(problem, SameAsEither{state.order}, false, state);
   } else if (labels.relation == Relation::multi_hot) {
     const auto* hot = static_cast<const uint8_t*>(labels.query);
     pack_labels(hot, labels.n_classes, state.order.query, state.order.n_query, state.words,

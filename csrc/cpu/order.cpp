@@ -10,7 +10,14 @@ namespace {
 // than a comparison sort; 1024 spare ones let tiny batches use class ids of any usual data set.
 int64_t counters_for(int64_t rows) { return 4 * rows + 1024; }
 
-void stable_sort_by_key(const int64_t* key, int32_t* row, int32_t n, Order& scratch) {
+// Class ids of rows, `step` apart.
+struct Keys {
+  const int64_t* first;
+  int64_t step;
+  int64_t operator[](int64_t row) const { return first[row * step]; }
+};
+
+void stable_sort_by_key(Keys key, int32_t* row, int32_t n, Order& scratch) {
   if (n == 0) return;
   int64_t low = key[row[0]];
   int64_t high = low;
@@ -47,7 +54,7 @@ int32_t keep_rows(const uint8_t* keep, int64_t n, int32_t* row) {
 }
 
 // Both sides ascend by key, so one sweep finds every query's run of references.
-void find_runs(const int64_t* query_key, const int64_t* ref_key, Order& order) {
+void find_runs(Keys query_key, Keys ref_key, Order& order) {
   int32_t begin = 0;
   int32_t end = 0;
   for (int32_t i = 0; i < order.n_query; ++i) {
@@ -60,7 +67,21 @@ void find_runs(const int64_t* query_key, const int64_t* ref_key, Order& order) {
   }
 }
 
-void find_self(const MineProblem& problem, Order& order) {
+void find_other_runs(Keys query_key, Keys ref_key, Order& order) {
+  for (int32_t i = 0; i < order.n_query; ++i) {
+    const int64_t key = query_key[order.query[i]];
+    const int32_t* const begin = order.ref;
+    const int32_t* const end = begin + order.n_ref;
+    const int32_t* const first =
+        std::lower_bound(begin, end, key, [&](int32_t row, int64_t k) { return ref_key[row] < k; });
+    const int32_t* const last =
+        std::upper_bound(first, end, key, [&](int64_t k, int32_t row) { return k < ref_key[row]; });
+    order.other_begin[i] = static_cast<int32_t>(first - order.ref);
+    order.other_end[i] = static_cast<int32_t>(last - order.ref);
+  }
+}
+
+void find_self(const Comparison& problem, Order& order) {
   const int64_t* self_index = problem.labels.self_index;
   for (int32_t i = 0; i < order.n_query; ++i) {
     const int64_t row = order.query[i];
@@ -72,25 +93,31 @@ void find_self(const MineProblem& problem, Order& order) {
 
 }  // namespace
 
-void lay_out_order(Arena& arena, const MineProblem& problem, Order& order) {
+void lay_out_order(Arena& arena, const Comparison& problem, Order& order) {
   const int64_t n_query = problem.query.n;
   const int64_t n_ref = problem.ref.n;
   order.query = arena.take<int32_t>(n_query);
   order.ref = problem.symmetric ? order.query : arena.take<int32_t>(n_ref);
   order.ref_position = arena.take<int32_t>(n_ref);
   order.self = arena.take<int32_t>(n_query);
-  if (problem.labels.relation != Relation::classes) return;
+  const bool either = problem.labels.relation == Relation::either;
+  if (problem.labels.relation != Relation::classes && !either) return;
+  if (either) order.other_begin = arena.take<int32_t>(n_query);
+  if (either) order.other_end = arena.take<int32_t>(n_query);
   order.run_begin = arena.take<int32_t>(n_query);
   order.run_end = arena.take<int32_t>(n_query);
   order.counters = counters_for(std::max(n_query, n_ref));
   order.count = arena.take<int32_t>(order.counters);
 }
 
-void build_order(const MineProblem& problem, Order& order) {
+void build_order(const Comparison& problem, Order& order) {
   const Labels& labels = problem.labels;
-  const bool classes = labels.relation == Relation::classes;
-  const auto* query_key = static_cast<const int64_t*>(labels.query);
-  const auto* ref_key = static_cast<const int64_t*>(problem.symmetric ? labels.query : labels.ref);
+  const bool either = labels.relation == Relation::either;
+  const bool classes = labels.relation == Relation::classes || either;
+  const auto* labels_of_queries = static_cast<const int64_t*>(labels.query);
+  const Keys query_key{labels_of_queries, either ? 2 : 1};
+  const Keys ref_key{
+      problem.symmetric ? labels_of_queries : static_cast<const int64_t*>(labels.ref), 1};
 
   order.n_query = keep_rows(labels.query_keep, problem.query.n, order.query);
   if (classes) stable_sort_by_key(query_key, order.query, order.n_query, order);
@@ -104,6 +131,7 @@ void build_order(const MineProblem& problem, Order& order) {
   for (int32_t j = 0; j < order.n_ref; ++j) order.ref_position[order.ref[j]] = j;
   find_self(problem, order);
   if (classes) find_runs(query_key, ref_key, order);
+  if (either) find_other_runs({labels_of_queries + 1, 2}, ref_key, order);
 }
 
 }  // namespace flashmetric::cpu

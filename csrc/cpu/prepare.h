@@ -53,8 +53,8 @@ FM_INLINE void lay_out_ranked(Arena& arena, const Rows& rows, int64_t dim, Ranke
   set.slack = arena.take<T>(padded);
 }
 
-template <class T>
-inline void measure_rows(Ranked<T>& set, int64_t dim, int threads) {
+template <class Set>
+inline void measure_rows(const Set& set, int64_t dim, int threads) {
   parallel_ranges(threads, set.n, 64, [&](int64_t begin, int64_t end, int) {
     for (int64_t p = begin; p < end; ++p) {
       const int32_t row = set.order[p];
@@ -66,8 +66,8 @@ inline void measure_rows(Ranked<T>& set, int64_t dim, int threads) {
 constexpr int kSample = 64;  // rows; their mean is within 1/8 of the spread of the true mean
 
 // Norms of evenly spaced regular rows, ascending, and the rows they belong to.
-template <class T>
-inline int sample_rows(const Ranked<T>& set, const Frame<T>& frame, int32_t (&row)[kSample]) {
+template <class T, class Set>
+inline int sample_rows(const Set& set, const Frame<T>& frame, int32_t (&row)[kSample]) {
   int taken = 0;
   for (int s = 0; s < kSample && s < set.n; ++s) {
     const int64_t spacing = set.n < kSample ? 1 : set.n / kSample;
@@ -83,8 +83,8 @@ inline int sample_rows(const Ranked<T>& set, const Frame<T>& frame, int32_t (&ro
 }
 
 // Centre: the mean of a sample without outliers. Unit: brings every |y| to at most 2.
-template <class T>
-inline void choose_frame(KeyForm key, const Ranked<T>& query, const Ranked<T>& ref, int64_t dim,
+template <class T, class Set>
+inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t dim,
                          Frame<T>& frame) {
   frame.max_norm = Precision<T>::max_norm;
   int32_t row[kSample];
@@ -102,7 +102,7 @@ inline void choose_frame(KeyForm key, const Ranked<T>& query, const Ranked<T>& r
   }
   const double centre_norm = square_root(squared_norm(frame.centre, dim));
   double longest = key.needs_norms() ? 1 : 0;
-  for (const Ranked<T>* set : {&query, &ref}) {
+  for (const Set* set : {&query, &ref}) {
     for (int32_t p = 0; p < set->n && !key.needs_norms(); ++p) {
       const double norm = set->norm[set->order[p]];
       if (frame.regular(norm) && norm > longest) longest = norm;

@@ -59,6 +59,31 @@ struct SameClass {
   }
 };
 
+// The positives are two runs of columns: the second one is anywhere.
+struct SameAsEither {
+  const Order& order;
+
+  FM_INLINE TileKind kind(int32_t i, int32_t i_end, int32_t j, int32_t j_end) const {
+    for (int32_t row = i; row < i_end; ++row) {
+      const bool first = order.run_begin[row] < j_end && order.run_end[row] > j;
+      const bool second = order.other_begin[row] < j_end && order.other_end[row] > j;
+      const bool self = order.self[row] >= j && order.self[row] < j_end;
+      if (first || second || self) return TileKind::mixed;
+    }
+    return TileKind::all_negative;
+  }
+  FM_INLINE RoleBits bits(int32_t i, int32_t j, int32_t width) const {
+    const uint32_t first = bit_range(order.run_begin[i] - j, order.run_end[i] - j, width);
+    const uint32_t second = bit_range(order.other_begin[i] - j, order.other_end[i] - j, width);
+    return split_roles(order, first | second, i, j, width);
+  }
+  FM_INLINE Role role(int32_t i, int32_t j) const {
+    if (order.self[i] == j) return kNeither;
+    const bool first = j >= order.run_begin[i] && j < order.run_end[i];
+    return first || (j >= order.other_begin[i] && j < order.other_end[i]) ? kPositive : kNegative;
+  }
+};
+
 // Relations without runs: every tile is mixed, `same(i, j)` decides pair by pair.
 template <class Same>
 struct PairwiseRelation {
@@ -112,6 +137,20 @@ struct SameMask : PairwiseRelation<SameMask> {
   FM_INLINE bool same(int32_t i, int32_t j) const {
     return mask[order.query[i] * row_length + order.ref[j]] != 0;
   }
+};
+
+// Any of them, for loops that ask for a whole row at a time: there the choice costs nothing.
+struct AnyRelation {
+  Relation which;
+  SameClass classes;
+  ShareLabel multi_hot;
+  SameMask mask;
+
+  FM_INLINE RoleBits bits(int32_t i, int32_t j, int32_t width) const {
+    if (which == Relation::classes) return classes.bits(i, j, width);
+    return which == Relation::multi_hot ? multi_hot.bits(i, j, width) : mask.bits(i, j, width);
+  }
+  FM_INLINE bool symmetric() const { return which != Relation::mask; }
 };
 
 // Packs the 0/1 bytes of the rows of `order` to bits.

@@ -4,16 +4,12 @@
 // Algorithm:
 //   for each triplet: float64 keys of its pairs -> distances -> loss, slopes           (parallel)
 //   sums over triplets, compensated, in order -> the scalar loss and its denominator   (serial)
-//   for each set of rows: list the triplets that touch each row (counting sort)        (serial)
-//   for each row: add up its pairs in the order of that list                           (parallel)
-//
-// Why so: a row's gradient is gathered by the one thread that owns the row: no atomics, no private
-// copies, and the same additions in the same order for any number of threads.
+//   the gradient of every row from the pairs it is in                           (pair_gradient.h)
 //
 // Numerics: everything between the rows and the results is float64.
 #pragma once
 
-#include "gradient_row.h"
+#include "pair_gradient.h"
 #include "threads.h"
 #include "triplet_terms.h"
 
@@ -37,20 +33,24 @@ template <class T>
 inline double sum_terms(const TripletProblem& problem, Reduction reduction,
                         const TripletState<T>& state) {
   ExactSum total;
-  ExactSum divisor;
+  ExactSum counted;
+  ExactSum active;
   for (int64_t t = 0; t < problem.n; ++t) {
-    const uint8_t wanted = reduction == Reduction::mean_active ? kActive : kCounted;
+    const double weight = problem.weights == nullptr ? 1.0 : problem.weights[t];
     total.add(state.term[t]);
-    if ((state.flags[t] & wanted) != 0) {
-      divisor.add(problem.weights == nullptr ? 1.0 : problem.weights[t]);
-    }
+    if ((state.flags[t] & kCounted) != 0) counted.add(weight);
+    if ((state.flags[t] & kActive) != 0) active.add(weight);
   }
-  const double scale = reduction == Reduction::sum ? 1
-                       : divisor.value() == 0      ? 0
-                                                   : 1 / divisor.value();
-  const double loss = reduction == Reduction::sum ? total.value()
-                      : scale == 0                ? 0
-                                                  : total.value() / divisor.value();
+  if (problem.totals != nullptr) {
+    problem.totals[0] = total.value();
+    problem.totals[1] = counted.value();
+    problem.totals[2] = active.value();
+  }
+  const double divisor = reduction == Reduction::sum           ? 1
+                         : reduction == Reduction::mean_active ? active.value()
+                                                               : counted.value();
+  const double scale = divisor == 0 ? 0 : 1 / divisor;
+  const double loss = divisor == 0 ? 0 : total.value() / divisor;
   *static_cast<T*>(problem.loss) = static_cast<T>(loss);
   return scale;
 }
@@ -89,71 +89,22 @@ inline void write_statistics(const TripletProblem& problem, const TripletState<T
   for (int s = 0; s < 7; ++s) problem.stats[s] = stats[s];
 }
 
-// The gradient of one set of rows, from all triplets that touch it.
+// The pairs of the triplets, by Pair.
 template <class T>
-struct SetGradient {
-  const TripletProblem& problem;
-  const TripletState<T>& state;
-  KeyForm key;
-  double scale;  // common to all coefficients
-  int set;       // its first role
-
-  FM_INLINE int64_t row_of(int role, int64_t t) const {
-    return problem.index[role] == nullptr ? t : problem.index[role][t];
+FM_INLINE PairGradient<T> pairs_of_triplets(const TripletProblem& problem,
+                                            const TripletState<T>& state, KeyForm key,
+                                            double scale) {
+  constexpr int roles[3][2] = {{0, 1}, {0, 2}, {1, 2}};
+  PairGradient<T> gradient{state.rows,   problem.first_role, 3,   {},          problem.swap ? 3 : 2,
+                           problem.n,    problem.dim,        key, state.pairs, scale,
+                           state.threads};
+  for (int pair = 0; pair < gradient.families; ++pair) {
+    const int x = roles[pair][0];
+    const int r = roles[pair][1];
+    gradient.family[pair] = {{x, r}, {problem.index[x], problem.index[r]}, state.coefficient[pair]};
   }
-  // Whether triplet t moves its row in this role: a role sees the two pairs that it is in.
-  FM_INLINE bool moves(int role, int64_t t) const {
-    const Pair first = role == 2 ? kAN : kAP;
-    const Pair second = role == 0 ? kAN : kPN;
-    return state.coefficient[first][t] != 0 || state.coefficient[second][t] != 0;
-  }
-
-  template <class Visit>
-  FM_INLINE void each_touch(const Visit& visit) const {
-    for (int role = 0; role < 3; ++role) {
-      if (problem.first_role[role] != set) continue;
-      for (int64_t t = 0; t < problem.n; ++t) {
-        if (moves(role, t)) visit(role, t);
-      }
-    }
-  }
-
-  inline void list_touches() const {
-    int64_t* offset = state.offset;
-    for (int64_t i = 0; i < problem.rows[set].n + 2; ++i) offset[i] = 0;
-    each_touch([&](int role, int64_t t) { ++offset[row_of(role, t) + 2]; });
-    for (int64_t i = 0; i < problem.rows[set].n; ++i) offset[i + 2] += offset[i + 1];
-    each_touch(
-        [&](int role, int64_t t) { state.touch[offset[row_of(role, t) + 1]++] = 3 * t + role; });
-  }
-
-  inline void gather() const {
-    list_touches();
-    parallel_ranges(
-        state.threads, problem.rows[set].n, 32, [&](int64_t begin, int64_t end, int thread) {
-          GradientRow<T> gradient(key, problem.dim, state.buffer + thread * problem.dim);
-          for (int64_t i = begin; i < end; ++i) {
-            gradient.start(state.rows[set], i);
-            for (int64_t at = state.offset[i]; at < state.offset[i + 1]; ++at) {
-              add_touch(gradient, static_cast<int>(state.touch[at] % 3), state.touch[at] / 3);
-            }
-            gradient.finish(static_cast<T*>(problem.grad[set]) + i * problem.dim, false);
-          }
-        });
-  }
-
-  FM_INLINE void add_touch(GradientRow<T>& gradient, int role, int64_t t) const {
-    const auto add = [&](int other, Pair pair) {
-      const double coefficient = state.coefficient[pair][t];
-      if (coefficient != 0) {
-        gradient.add(state.rows[other], row_of(other, t), coefficient * scale);
-      }
-    };
-    if (role != 0) add(0, role == 1 ? kAP : kAN);
-    if (role != 1) add(1, role == 0 ? kAP : kPN);
-    if (role != 2) add(2, role == 0 ? kAN : kPN);
-  }
-};
+  return gradient;
+}
 
 // For reduction "none": the losses themselves, and the caller's cotangent into the slopes.
 template <class T>
@@ -193,9 +144,10 @@ inline void triplet_loss(Reduction reduction, TripletProblem& problem) {
     scale = sum_terms(problem, reduction, state);
   }
   if (problem.stats != nullptr) write_statistics(problem, state);
+  const PairGradient<T> gradient = pairs_of_triplets(problem, state, key, scale);
   for (int set = 0; set < 3; ++set) {
     if (problem.first_role[set] == set && problem.grad[set] != nullptr) {
-      SetGradient<T>{problem, state, key, scale, set}.gather();
+      gradient.gather(set, problem.rows[set].n, static_cast<T*>(problem.grad[set]));
     }
   }
   __atomic_fetch_add(&call_counters.triplet, int64_t{1}, __ATOMIC_RELAXED);

@@ -23,6 +23,9 @@
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
 #define FM_INLINE inline __attribute__((always_inline))
+// Once for all the instances that call it.
+#define FM_NOINLINE inline __attribute__((noinline))
+#define FM_INLINE_LAMBDA __attribute__((always_inline))
 
 template <class T>
 struct VectorOf {
@@ -133,13 +136,16 @@ FM_INLINE Double8 load8_partial(const T* from, int64_t count) {
 FM_DOUBLE8_OPERATOR(+)
 FM_DOUBLE8_OPERATOR(-)
 FM_DOUBLE8_OPERATOR(*)
+FM_DOUBLE8_OPERATOR(/)
 #undef FM_DOUBLE8_OPERATOR
 
 // The order of the float64 keys: ((0+4)+(2+6)) + ((1+5)+(3+7)).
 FM_INLINE double sum8(const Double8& v) {
-  double s[8];
+  typedef double Two __attribute__((vector_size(16)));
+  Two s[4];  // 0 1, 2 3, 4 5, 6 7
   std::memcpy(s, &v, sizeof s);
-  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+  const Two evens_and_odds = (s[0] + s[2]) + (s[1] + s[3]);
+  return evens_and_odds[0] + evens_and_odds[1];
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

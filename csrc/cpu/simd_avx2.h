@@ -28,6 +28,9 @@ inline __attribute__((always_inline)) __m256d minimum(__m256d a, __m256d b) {
   return _mm256_min_pd(a, b);
 }
 
+inline __attribute__((always_inline)) __m256 square_roots(__m256 a) { return _mm256_sqrt_ps(a); }
+inline __attribute__((always_inline)) __m256d square_roots(__m256d a) { return _mm256_sqrt_pd(a); }
+
 // Bit l is set where a[l] <= b[l].
 inline __attribute__((always_inline)) uint32_t le_bits(__m256 a, __m256 b) {
   return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)));

@@ -28,6 +28,9 @@ inline __attribute__((always_inline)) __m512d minimum(__m512d a, __m512d b) {
   return _mm512_min_pd(a, b);
 }
 
+inline __attribute__((always_inline)) __m512 square_roots(__m512 a) { return _mm512_sqrt_ps(a); }
+inline __attribute__((always_inline)) __m512d square_roots(__m512d a) { return _mm512_sqrt_pd(a); }
+
 // Bit l is set where a[l] <= b[l].
 inline __attribute__((always_inline)) uint32_t le_bits(__m512 a, __m512 b) {
   return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);

@@ -23,6 +23,18 @@ inline __attribute__((always_inline)) V minimum(V a, V b) {
   return a < b ? a : b;
 }
 
+template <class V>
+inline __attribute__((always_inline)) V square_roots(V a) {
+  for (unsigned lane = 0; lane < sizeof(V) / sizeof(a[0]); ++lane) {
+    if constexpr (sizeof(a[0]) == sizeof(float)) {
+      a[lane] = __builtin_sqrtf(a[lane]);
+    } else {
+      a[lane] = __builtin_sqrt(a[lane]);
+    }
+  }
+  return a;
+}
+
 // Bit l is set where a[l] <= b[l].
 template <class V>
 inline __attribute__((always_inline)) uint32_t le_bits(V a, V b) {

@@ -4,10 +4,8 @@
 #pragma once
 
 #include "../losses.h"
-#include "arena.h"
 #include "kernels.h"
-#include "keys.h"
-#include "parallel.h"
+#include "pair_gradient.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
@@ -24,9 +22,7 @@ struct TripletState {
   double* term = nullptr;       // [n] weighted loss
   double* distance[2] = {};     // [n] d_ap, d_an as the loss saw them
   uint8_t* flags = nullptr;     // [n]
-  int64_t* offset = nullptr;    // [max rows + 2] where the list of a row begins
-  int64_t* touch = nullptr;     // [3 n] 3 * triplet + role
-  double* buffer = nullptr;     // [threads][dim]
+  PairScratch pairs;
   int threads = 1;
 };
 
@@ -42,10 +38,7 @@ inline void lay_out_triplet(Arena& arena, const TripletProblem& problem, Triplet
   state.term = arena.take<double>(problem.n);
   for (double*& distance : state.distance) distance = arena.take<double>(problem.n);
   state.flags = arena.take<uint8_t>(problem.n);
-  state.offset = arena.take<int64_t>(most_rows + 2);
-  state.touch = arena.take<int64_t>(3 * problem.n);
-  const int threads = problem.threads > 1 ? problem.threads : 1;
-  state.buffer = arena.take<double>(threads * problem.dim);
+  state.pairs = lay_out_pairs(arena, most_rows, 3, problem.n, problem.dim, problem.threads);
 }
 
 template <class T>
@@ -112,7 +105,7 @@ struct TripletTerms {
     return problem.weights == nullptr ? 1.0 : problem.weights[t];
   }
   FM_INLINE double pair(int role_x, int64_t x, int role_r, int64_t r) const {
-    return pair_key(key, state.rows[role_x], x, state.rows[role_r], r, problem.dim);
+    return pair_value(key, state.rows[role_x], x, state.rows[role_r], r, problem.dim);
   }
 
   FM_INLINE void evaluate_valid(int64_t t, int64_t a, int64_t p, int64_t n) const {
@@ -133,13 +126,19 @@ struct TripletTerms {
     }
   }
 
-  // Without a positive d_ap is 0; without a negative d_an is d_ap and nothing moves.
+  // Without a positive d_ap is 0. Without a negative d_an is d_ap and nothing moves, or, with
+  // far_from_none, d_an is 0 and d_ap moves.
   inline void evaluate_incomplete(int64_t t, int64_t a, int64_t p, int64_t n) const {
     const double key_ap = p >= 0 ? pair(0, a, 1, p) : 0;
     const double key_an = n >= 0 ? pair(0, a, 2, n) : 0;
     const double d_ap = p >= 0 ? Distance::value(key_ap) : 0;
-    const double slope = settle(t, d_ap, n >= 0 ? Distance::value(key_an) : d_ap);
-    if (n >= 0 && slope != 0) state.coefficient[kAN][t] = -slope * Distance::slope(key_an);
+    const double none = problem.far_from_none ? 0 : d_ap;
+    const double slope = settle(t, d_ap, n >= 0 ? Distance::value(key_an) : none);
+    if (slope == 0) return;
+    if (n >= 0) state.coefficient[kAN][t] = -slope * Distance::slope(key_an);
+    if (n < 0 && p >= 0 && problem.far_from_none) {
+      state.coefficient[kAP][t] = slope * Distance::slope(key_ap);
+    }
   }
 
   // Records the term; returns its derivative by the violation.

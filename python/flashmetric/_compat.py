@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["apply_of", "functorch_is_active", "is_compiling"]
+__all__ = ["apply_of", "functorch_is_active", "is_batched", "is_compiling"]
 
 is_compiling: Callable[[], bool] = torch.compiler.is_compiling
 
@@ -21,6 +22,17 @@ def _always() -> bool:
 # Without the private name every call takes the public road, which is right everywhere.
 functorch_is_active: Callable[[], bool] = getattr(
     torch._C, "_are_functorch_transforms_active", _always
+)
+
+
+def _not_known(_: Tensor) -> bool:
+    return False
+
+
+# Is the tensor one of many, under torch.vmap? Without the private name vmap is refused later, by
+# the first op that meets it.
+is_batched: Callable[[Tensor], bool] = getattr(
+    getattr(torch._C, "_functorch", None), "is_batchedtensor", _not_known
 )
 
 

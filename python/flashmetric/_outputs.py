@@ -10,9 +10,15 @@ from torch import Tensor
 
 __all__ = [
     "HALF",
+    "apart",
+    "batch_loss",
+    "bounds",
+    "list_triplets",
     "loss_dtype",
     "mine",
     "mined_triplet",
+    "paired",
+    "paired_backward",
     "pairwise",
     "pairwise_backward",
     "triplet",
@@ -28,6 +34,21 @@ def loss_dtype(dtype: torch.dtype) -> torch.dtype:
 def mine(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     positive = query.new_empty(query.shape[0], dtype=torch.int64)
     return positive, torch.empty_like(positive)
+
+
+def apart(query: Tensor, *_: Any) -> Tensor:
+    return query.new_empty(query.shape[0], dtype=torch.int64)
+
+
+def bounds(query: Tensor, *_: Any) -> Tensor:
+    return query.new_empty(2, dtype=torch.float64)
+
+
+def list_triplets(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """For fake tensors: how many triplets there are depends on the data."""
+    size = torch.library.get_ctx().new_dynamic_size()
+    anchor, positive, negative = (query.new_empty(size, dtype=torch.int64) for _ in range(3))
+    return anchor, positive, negative
 
 
 def triplet(
@@ -49,6 +70,12 @@ def mined_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tens
     return [*outputs, *mine(query)] if reduction == "none" else outputs
 
 
+def batch_loss(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
+    """loss; the gradients of query and ref that are wanted; stats if wanted."""
+    reduction, wanted, with_stats = options[-3:]
+    return _loss((query, ref, None), query.shape[0], reduction, [*wanted, False], with_stats)
+
+
 def _loss(
     sets: tuple[Tensor, Tensor | None, Tensor | None],
     n: int,
@@ -67,6 +94,20 @@ def _loss(
     if with_stats:
         outputs.append(first.new_empty(7, dtype=torch.float64))
     return outputs
+
+
+def paired(x: Tensor, _: Tensor | None, index_x: Tensor | None, *__: Any) -> Tensor:
+    rows = x if index_x is None else index_x
+    return x.new_empty(rows.shape[0], dtype=loss_dtype(x.dtype))
+
+
+def paired_backward(x: Tensor, r: Tensor | None, *options: Any) -> list[Tensor]:
+    """The gradient of each side that is wanted."""
+    return [
+        torch.empty_like(rows, dtype=loss_dtype(x.dtype), memory_format=torch.contiguous_format)
+        for rows, want in zip((x, r), options[-1], strict=True)
+        if want and rows is not None
+    ]
 
 
 def pairwise(x: Tensor, y: Tensor | None, *_: Any) -> Tensor:

@@ -2,7 +2,27 @@
 """The functions of FlashMetric, without the modules: `import flashmetric.functional as FM`."""
 
 from .distances import pairwise_distances
-from .losses import triplet_loss, triplet_margin_loss
+from .losses import (
+    contrastive_loss,
+    contrastive_pairs_loss,
+    margin_loss,
+    online_contrastive_loss,
+    quadruplet_loss,
+    quadruplet_margin_loss,
+    triplet_loss,
+    triplet_margin_loss,
+)
 from .mining import mine_triplets
 
-__all__ = ["mine_triplets", "pairwise_distances", "triplet_loss", "triplet_margin_loss"]
+__all__ = [
+    "contrastive_loss",
+    "contrastive_pairs_loss",
+    "margin_loss",
+    "mine_triplets",
+    "online_contrastive_loss",
+    "pairwise_distances",
+    "quadruplet_loss",
+    "quadruplet_margin_loss",
+    "triplet_loss",
+    "triplet_margin_loss",
+]

@@ -9,8 +9,7 @@ Nothing in this folder is imported by the library.
     demo/         trains a small network on real data, draws a picture
     bench/        times the loss beside its peers
     machine.py    facts about this machine      memory.py    peak memory of a call
-    table.py      text tables and numbers       progress.py  progress bar
-    style.py      colours of the pictures
+    table.py      text tables and numbers       style.py     colours of the pictures
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from flashmetric import Triplets, functional, reference
 from flashmetric._names import Distance, Impl
+from flashmetric._progress import Progress
 from flashmetric.cli import machine
-from flashmetric.cli.progress import Progress
 from flashmetric.cli.table import text_table
 
 __all__ = ["DESCRIPTION", "Outcome", "add_arguments", "check", "run"]

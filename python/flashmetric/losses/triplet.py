@@ -3,41 +3,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Literal, overload
 
+import torch
 from torch import Tensor
 
 from flashmetric import _autograd, _validate
-from flashmetric._names import Distance, Impl, Invalid, Mining, Reduction
+from flashmetric._mining import Schedulable, current, rule_of
+from flashmetric._names import Distance, Fallback, Impl, Invalid, Mining, Reduction, Strategy
 from flashmetric.reference import Stats
-from flashmetric.reference.losses import Formula, mined_loss
 from flashmetric.reference.mining import Comparison
+from flashmetric.reference.triplet import SETS, Formula, mined_loss
 
-from ._module import LossModule
+from ._keywords import ComparisonKeywords, RuleKeywords
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["BatchHardTripletLoss", "TripletLoss", "triplet_loss"]
+__all__ = ["triplet_loss"]
+
+# The rules that are sums over all triplets; those of others are listed.
+_DENSE = (*SETS, "soft")
 
 
-class _Options(TypedDict, total=False):
+class _Options(RuleKeywords, ComparisonKeywords, total=False):
     """The keywords of triplet_loss that do not decide what it returns."""
 
-    margin: float | Tensor | None
+    margin: Schedulable | None
     mining: Mining
-    distance: Distance
-    normalize: bool
+    temperature: float
+    detach_weights: bool
     soft_margin: bool
-    ref_embeddings: Tensor | None
-    ref_labels: Tensor | None
-    same_mask: Tensor | None
-    self_index: Tensor | None
-    ignore_label: float | None
-    weights: Tensor | None
     invalid: Invalid
     reduction: Reduction
-    impl: Impl
 
 
 @overload
@@ -70,8 +68,17 @@ def triplet_loss(
     embeddings: Tensor,
     labels: Tensor | None = None,
     *,
-    margin: float | Tensor | None = None,
+    margin: Schedulable | None = None,
     mining: Mining = "hard",
+    fallback: Fallback = "farthest",
+    hardness: Schedulable | None = None,
+    mining_margin: Schedulable | None = None,
+    positive_mining: Strategy = "easy",
+    negative_mining: Strategy = "semihard",
+    n_negatives: int = 1,
+    generator: torch.Generator | None = None,
+    temperature: float = 1,
+    detach_weights: bool = False,
     distance: Distance = "euclidean",
     normalize: bool = False,
     soft_margin: bool = False,
@@ -88,20 +95,35 @@ def triplet_loss(
 ) -> Tensor | tuple[Tensor, Stats]:
     """Equals `reference.triplet_loss(...)` without storing the (B, R) distance matrix.
 
-    Each anchor i (a row of the embeddings with a positive and a negative among the references) is
-    joined by its farthest positive and its nearest negative, at distances d_ap and d_an::
+    ``mining=`` says which triplets (a, p, n) are formed of an anchor a, a reference p of its class
+    and a reference n of another, at distances d_ap and d_an; `mine_triplets` explains the rules::
 
-        violation_i = d_ap - d_an + margin
-        value_i     = max(0, violation_i), or log(1 + exp(violation_i)) with soft_margin
-        term_i      = weights_i * value_i
+        violation = d_ap - d_an + margin_a
+        value     = max(0, violation), or log(1 + exp(violation)) with soft_margin
+        term      = weights_a * value
+
+    With ``mining="soft"`` each anchor has one triplet, of all its positives and negatives: d_ap is
+    the mean of theirs with the weights softmax(d_ap / temperature), d_an the mean with
+    softmax(-d_an / temperature).
 
     Args:
         embeddings: (B, D) queries; float16, bfloat16, float32 or float64, of any strides.
         labels: (B,) class ids of any integer, bool or float dtype; or (B, C) multi-hot, nonzero =
             member, where two rows are of one class if they share at least one.
-        margin: in the unit of the distance: a finite number, a 0-dim tensor, or (B,) one per
-            anchor (per class: ``class_margin[labels]``). None = 1 for the hinge, 0 for softplus.
-        mining: "hard".
+        margin: in the unit of the distance: a finite number, a 0-dim tensor, (B,) one per anchor
+            (per class: ``class_margin[labels]``), or a callable that gives one of these on every
+            call. None = 1 for the hinge, 0 for softplus.
+        mining: "hard", "semihard", "all", "semihard_all", "hard_all", "easy_all", "easy_hard",
+            "distance_weighted", "random" or "soft".
+        fallback: of semihard, as all keywords of rules explained in `mine_triplets`.
+        hardness: of semihard.
+        mining_margin: of the sets semihard_all and easy_all. None = the margin.
+        positive_mining: of easy_hard.
+        negative_mining: of easy_hard.
+        n_negatives: of random.
+        generator: of distance_weighted and random.
+        temperature: of soft: a number above 0, in the unit of the distance.
+        detach_weights: of soft: no gradient through the softmax weights.
         distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         soft_margin: softplus instead of the hinge.
@@ -114,11 +136,14 @@ def triplet_loss(
             -1 = none. Needs ref_embeddings.
         ignore_label: rows of this class are neither anchors nor candidates. Needs (B,) labels.
         weights: (B,) factors of the terms. An anchor of weight 0 is still a candidate of others.
-        invalid: "drop" leaves out anchors without a positive or without a negative. "count" keeps
-            them: d_ap = 0 without a positive; without a negative the violation is the margin.
-        reduction: "mean" = sum of terms / sum of the weights of the anchors counted; "mean_active"
-            divides by those of the anchors whose value is above 0; "sum"; "none" = the terms, 0
-            where an anchor is not counted.
+        invalid: "drop" leaves out what has no positive or no negative. "count" (hard, semihard,
+            all) keeps it: hard counts every anchor, with d_ap = 0 without a positive and the margin
+            for a violation without a negative; semihard every positive pair, with d_an = 0 without
+            a negative; all has nothing to count.
+        reduction: "mean" = sum of terms / sum of their weights, over the anchors of hard and soft
+            and the triplets of other rules, of all and the sets *_all the active ones;
+            "mean_active" = over those whose value is above 0; "sum"; "none" = (B,), the sum of the
+            terms of each anchor, 0 where it has none.
         return_stats: return (loss, Stats) instead of the loss; `Stats` says what they are.
         impl: "fused" (the kernels), "reference" (plain torch), or "auto": the kernels where they
             exist, else plain torch with one warning that says why.
@@ -129,8 +154,8 @@ def triplet_loss(
 
     Raises:
         TypeError: a dtype that is not supported, or that does not fit the other side.
-        ValueError: a shape, device, name or value that does not fit; NaN among float labels; a
-            margin or weights that require grad.
+        ValueError: a shape, device, name or value that does not fit; an option of another rule; NaN
+            among float labels; a margin or weights that require grad.
         RuntimeError: impl="fused" where there are no kernels; a second derivative of the kernels;
             torch.vmap.
 
@@ -147,14 +172,17 @@ def triplet_loss(
     Memory: O((B + R) D). Inputs are used as given under autocast. No host synchronisation.
 
     References: Hermans, Beyer, Leibe, In Defense of the Triplet Loss for Person Re-Identification,
-    arXiv 1703.07737, section 2 (batch hard, soft margin); Schroff, Kalenichenko, Philbin, FaceNet,
-    arXiv 1503.03832, section 3.1 (the hinge).
+    arXiv 1703.07737, section 2 (batch hard, batch all, soft margin); Schroff, Kalenichenko,
+    Philbin, FaceNet, arXiv 1503.03832, section 3 (the hinge, semihard); Ristani, Tomasi, Features
+    for Multi-Target Multi-Camera Tracking and Re-Identification, arXiv 1803.10859 (soft: the
+    adaptive weights).
 
     Example:
         >>> import torch
         >>> from flashmetric import triplet_loss
         >>> embeddings = torch.tensor([[0.0], [3.0], [5.0], [6.0]], requires_grad=True)
-        >>> loss, stats = triplet_loss(embeddings, torch.tensor([0, 0, 1, 1]), return_stats=True)
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> loss, stats = triplet_loss(embeddings, labels, return_stats=True)
         >>> loss.item()  # violations: 3 - 5 + 1, 3 - 2 + 1, 1 - 2 + 1, 1 - 3 + 1
         0.5
         >>> stats.active_fraction.item()
@@ -162,135 +190,42 @@ def triplet_loss(
         >>> loss.backward()
         >>> embeddings.grad.flatten().tolist()
         [-0.25, 0.5, -0.25, 0.0]
+        >>> triplet_loss(embeddings, labels, mining="all", reduction="none").tolist()
+        [0.0, 3.0, 0.0, 0.0]
     """
     op = "triplet_loss"
+    options = _validate.RuleOptions(
+        *(mining, fallback, hardness, mining_margin, positive_mining, negative_mining),
+        *(n_negatives, generator, temperature, detach_weights),
+    )
     _validate.names(op, mining=mining, distance=distance, invalid=invalid, reduction=reduction)
+    _validate.rule_words(op, options)
+    _validate.counts_invalid(op, invalid, mining)
     _validate.flags(op, normalize=normalize, soft_margin=soft_margin, return_stats=return_stats)
+    _validate.flags(op, detach_weights=detach_weights)
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
     _validate.comparison(op, given)
-    _validate.margin(op, margin, embeddings.shape[0], embeddings)
+    margin = current(margin)
+    _validate.number(op, "margin", margin, embeddings, embeddings.shape[0], optional=True)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device):
-        formula = _autograd.Formula(
-            *(margin, weights, distance, normalize, soft_margin),
-            swap=False,
-            count_invalid=invalid == "count",
-            reduction=reduction,
-            with_stats=return_stats,
-        )
-        loss, numbers = _autograd.mined_triplet(op, given, mining, formula)
-        return (loss, Stats(*numbers.to(loss.dtype).unbind())) if return_stats else loss
     terms = Formula(margin, soft_margin, weights, reduction)
-    loss, stats = mined_loss(given, (mining, distance, normalize), terms, invalid)
-    return (loss, stats) if return_stats else loss
-
-
-class TripletLoss(LossModule):
-    """`triplet_loss` with remembered options; its docstring says what they mean.
-
-    Stateless: no parameters, nothing in the state_dict. A margin tensor moves with the module.
-
-    Example:
-        >>> import torch
-        >>> from flashmetric import TripletLoss
-        >>> criterion = TripletLoss(margin=0.2, distance="sqeuclidean", normalize=True)
-        >>> criterion
-        TripletLoss(margin=0.2, distance='sqeuclidean', normalize=True)
-        >>> embeddings = torch.nn.Linear(3, 2)(torch.ones(4, 3))
-        >>> criterion(embeddings, torch.tensor([0, 0, 1, 1])).backward()
-    """
-
-    def __init__(
-        self,
-        margin: float | Tensor | None = None,
-        *,
-        mining: Mining = "hard",
-        distance: Distance = "euclidean",
-        normalize: bool = False,
-        soft_margin: bool = False,
-        ignore_label: float | None = None,
-        invalid: Invalid = "drop",
-        reduction: Reduction = "mean",
-        return_stats: bool = False,
-        impl: Impl = "auto",
-    ) -> None:
-        super().__init__(margin)
-        words = {"distance": distance, "invalid": invalid, "reduction": reduction, "impl": impl}
-        _validate.names(type(self).__name__, mining=mining, **words)
-        self.mining = mining
-        self.distance = distance
-        self.normalize = normalize
-        self.soft_margin = soft_margin
-        self.ignore_label = ignore_label
-        self.invalid = invalid
-        self.reduction = reduction
-        self.return_stats = return_stats
-        self.impl = impl
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None = None,
-        *,
-        ref_embeddings: Tensor | None = None,
-        ref_labels: Tensor | None = None,
-        same_mask: Tensor | None = None,
-        self_index: Tensor | None = None,
-        weights: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Stats]:
-        """`triplet_loss` of this batch: (B, D) embeddings and their labels."""
-        return triplet_loss(
-            embeddings,
-            labels,
-            margin=self.margin,
-            mining=self.mining,
-            distance=self.distance,
-            normalize=self.normalize,
-            soft_margin=self.soft_margin,
-            ref_embeddings=ref_embeddings,
-            ref_labels=ref_labels,
-            same_mask=same_mask,
-            self_index=self_index,
-            ignore_label=self.ignore_label,
-            weights=weights,
-            invalid=self.invalid,
-            reduction=self.reduction,
-            return_stats=self.return_stats,
-            impl=self.impl,
-        )
-
-
-class BatchHardTripletLoss(TripletLoss):
-    """`TripletLoss` with mining="hard": the farthest positive and the nearest negative per anchor.
-
-    Reference: Hermans, Beyer, Leibe, arXiv 1703.07737, section 2. Their best variant is
-    ``BatchHardTripletLoss(soft_margin=True)``.
-    """
-
-    def __init__(
-        self,
-        margin: float | Tensor | None = None,
-        *,
-        distance: Distance = "euclidean",
-        normalize: bool = False,
-        soft_margin: bool = False,
-        ignore_label: float | None = None,
-        invalid: Invalid = "drop",
-        reduction: Reduction = "mean",
-        return_stats: bool = False,
-        impl: Impl = "auto",
-    ) -> None:
-        super().__init__(
-            margin,
-            mining="hard",
-            distance=distance,
-            normalize=normalize,
-            soft_margin=soft_margin,
-            ignore_label=ignore_label,
-            invalid=invalid,
-            reduction=reduction,
-            return_stats=return_stats,
-            impl=impl,
-        )
+    rule = rule_of(op, options, terms.resolved_margin, embeddings)
+    if not _validate.use_fused(op, impl, embeddings.device):
+        loss, stats = mined_loss(given, (rule, distance, normalize), terms, invalid)
+        return (loss, stats) if return_stats else loss
+    formula = _autograd.Formula(
+        *(margin, weights, distance, normalize, soft_margin),
+        swap=False,
+        count_invalid=invalid == "count",
+        reduction=reduction,
+        with_stats=return_stats,
+    )
+    if rule.name == "hard":
+        loss, numbers = _autograd.mined_triplet(op, given, mining, formula)
+    elif rule.name in _DENSE:
+        loss, numbers = _autograd.dense_triplet(op, given, rule, formula)
+    else:
+        loss, numbers = _autograd.listed_triplet(op, given, rule, formula)
+    return (loss, Stats(*numbers.to(loss.dtype).unbind())) if return_stats else loss

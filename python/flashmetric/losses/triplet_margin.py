@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, overload
 from torch import Tensor
 
 from flashmetric import _autograd, _validate, reference
+from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, Reduction
 from flashmetric.reference import Stats
 
@@ -24,7 +25,7 @@ class _Options(TypedDict, total=False):
 
     embeddings: Tensor | None
     ref_embeddings: Tensor | None
-    margin: float | Tensor | None
+    margin: Schedulable | None
     distance: Distance
     normalize: bool
     swap: bool
@@ -70,7 +71,7 @@ def triplet_margin_loss(
     *,
     embeddings: Tensor | None = None,
     ref_embeddings: Tensor | None = None,
-    margin: float | Tensor | None = None,
+    margin: Schedulable | None = None,
     distance: Distance = "euclidean",
     normalize: bool = False,
     swap: bool = False,
@@ -96,8 +97,9 @@ def triplet_margin_loss(
         negative: likewise.
         embeddings: (B, D) rows that the indices point into. A row may occur in many triplets.
         ref_embeddings: (R, D) rows that positive and negative point into.
-        margin: in the unit of the distance: a finite number, a 0-dim tensor, or (T,) one per
-            triplet. None = 1 for the hinge, 0 for softplus.
+        margin: in the unit of the distance: a finite number, a 0-dim tensor, (T,) one per triplet,
+            or a callable that gives one of these on every call. None = 1 for the hinge, 0 for
+            softplus.
         distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         swap: compare the positive with the negative too (Balntas et al. 2016).
@@ -151,9 +153,12 @@ def triplet_margin_loss(
     _validate.flags(op, normalize=normalize, swap=swap, soft_margin=soft_margin)
     _validate.flags(op, return_stats=return_stats)
     triplets = (anchor, positive, negative)
-    _validate.triplets(op, triplets, embeddings, ref_embeddings)
+    _validate.given(
+        op, embeddings, ref_embeddings, anchor=anchor, positive=positive, negative=negative
+    )
     rows = anchor if embeddings is None else embeddings
-    _validate.margin(op, margin, anchor.shape[0], rows)
+    margin = current(margin)
+    _validate.number(op, "margin", margin, rows, anchor.shape[0], optional=True)
     _validate.weights(op, weights, anchor.shape[0], rows)
     if _validate.use_fused(op, impl, rows.device):
         indexed = embeddings is not None
@@ -200,7 +205,7 @@ class TripletMarginLoss(LossModule):
 
     def __init__(
         self,
-        margin: float | Tensor | None = None,
+        margin: Schedulable | None = None,
         *,
         distance: Distance = "euclidean",
         normalize: bool = False,
@@ -210,15 +215,16 @@ class TripletMarginLoss(LossModule):
         return_stats: bool = False,
         impl: Impl = "auto",
     ) -> None:
-        super().__init__(margin)
-        _validate.names(type(self).__name__, distance=distance, reduction=reduction, impl=impl)
-        self.distance = distance
-        self.normalize = normalize
-        self.swap = swap
-        self.soft_margin = soft_margin
-        self.reduction = reduction
-        self.return_stats = return_stats
-        self.impl = impl
+        words = {"distance": distance, "reduction": reduction, "impl": impl}
+        _validate.names(type(self).__name__, **words)
+        super().__init__(
+            margin=margin,
+            normalize=normalize,
+            swap=swap,
+            soft_margin=soft_margin,
+            return_stats=return_stats,
+            **words,
+        )
 
     def forward(
         self,
@@ -231,19 +237,13 @@ class TripletMarginLoss(LossModule):
         weights: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Stats]:
         """`triplet_margin_loss` of these triplets: rows, or indices into `embeddings`."""
-        return triplet_margin_loss(
+        result: Tensor | tuple[Tensor, Stats] = triplet_margin_loss(
             anchor,
             positive,
             negative,
             embeddings=embeddings,
             ref_embeddings=ref_embeddings,
-            margin=self.margin,
-            distance=self.distance,
-            normalize=self.normalize,
-            swap=self.swap,
-            soft_margin=self.soft_margin,
             weights=weights,
-            reduction=self.reduction,
-            return_stats=self.return_stats,
-            impl=self.impl,
+            **self.options(),
         )
+        return result

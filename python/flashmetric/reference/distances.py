@@ -22,20 +22,29 @@ def rank_key(
     -<x,y> / (max(|x|,EPS) max(|y|,EPS)) for cosine. The order of the additions is part of the
     definition (see `_eight_sum`), so that every machine returns the same bits.
     """
-    x = x.double()
-    y = x if y is None else y.double()
+    y = x if y is None else y
+    metric = (distance, normalize)
+    parts = x.split(block_rows(8 * len(y)))
+    return torch.cat([_key(part[:, None], y[None], *metric) for part in parts])
+
+
+@torch.no_grad()
+def paired_key(
+    x: Tensor, y: Tensor, *, distance: str = "euclidean", normalize: bool = False
+) -> Tensor:
+    """(T,) keys of row t of x with row t of y."""
+    return _key(x, y, distance, normalize)
+
+
+def _key(x: Tensor, y: Tensor, distance: str, normalize: bool) -> Tensor:
+    x, y = x.double(), y.double()
     norm_x, norm_y = _floored_norm(x), _floored_norm(y)
     if normalize and distance != "cosine":
-        x, y = x * (1 / norm_x)[:, None], y * (1 / norm_y)[:, None]
-
-    def key(x: Tensor, norm_x: Tensor) -> Tensor:
-        if distance in ("euclidean", "sqeuclidean"):
-            return _eight_sum(x[:, None], y[None], lambda a, b: (a - b) * (a - b))
-        dot = _eight_sum(x[:, None], y[None], torch.mul)
-        return -dot / (norm_x[:, None] * norm_y) if distance == "cosine" else -dot
-
-    rows = block_rows(8 * len(y))
-    return torch.cat([key(*part) for part in zip(x.split(rows), norm_x.split(rows), strict=True)])
+        x, y = x * (1 / norm_x)[..., None], y * (1 / norm_y)[..., None]
+    if distance in ("euclidean", "sqeuclidean"):
+        return _eight_sum(x, y, lambda a, b: (a - b) * (a - b))
+    dot = _eight_sum(x, y, torch.mul)
+    return -dot / (norm_x * norm_y) if distance == "cosine" else -dot
 
 
 def pairwise_distances(

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from . import rules
 from .distances import block_rows, rank_key
+from .rules import NONE as NONE
+from .rules import first_smallest
+from .sampling import draw_seed
 
-NONE = -1  # the anchor has no such row
 IGNORED = -2  # the anchor itself is ignored
 
 
@@ -66,6 +70,27 @@ class Comparison(NamedTuple):
         return _class_ids(self.labels)[rows][:, None] == _class_ids(ref_labels)
 
 
+class Rule(NamedTuple):
+    """Which triplets are mined: the `mining` word and the options that some words have."""
+
+    name: str = "hard"
+    fallback: str = "farthest"  # semihard
+    hardness: float | Tensor | None = None  # semihard; None = 0.5
+    mining_margin: float | Tensor | None = None  # the *_all sets: a number, 0-dim or (B,); None = 1
+    positive: str = "easy"  # easy_hard
+    negative: str = "semihard"  # easy_hard
+    n_negatives: int = 1  # random
+    seed: Tensor | None = None  # random, distance_weighted: 0-dim int64
+    temperature: float = 1.0  # soft
+    detach_weights: bool = False  # soft
+
+    def seeded(self, generator: torch.Generator | None) -> Rule:
+        """The rule with its seed, drawn only if there is something to draw."""
+        if self.name not in ("distance_weighted", "random"):
+            return self
+        return self._replace(seed=draw_seed(generator))
+
+
 def mine_triplets(
     embeddings: Tensor,
     labels: Tensor | None = None,
@@ -73,52 +98,100 @@ def mine_triplets(
     mining: str = "hard",
     distance: str = "euclidean",
     normalize: bool = False,
+    fallback: str = "farthest",
+    hardness: float | Tensor | None = None,
+    mining_margin: float | Tensor | None = None,
+    positive_mining: str = "easy",
+    negative_mining: str = "semihard",
+    n_negatives: int = 1,
+    generator: torch.Generator | None = None,
     ref_embeddings: Tensor | None = None,
     ref_labels: Tensor | None = None,
     same_mask: Tensor | None = None,
     self_index: Tensor | None = None,
     ignore_label: float | None = None,
 ) -> Triplets:
-    """The triplets of every anchor that has a positive and a negative, ordered by anchor."""
+    """The triplets of the rule, ordered by anchor, then positive, then negative or draw."""
     comparison = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    positive, negative = choose(comparison, mining, distance, normalize)
-    anchor = ((positive >= 0) & (negative >= 0)).nonzero().squeeze(1)
-    return Triplets(anchor, positive[anchor], negative[anchor])
+    options = (fallback, hardness, mining_margin, positive_mining, negative_mining, n_negatives)
+    rule = Rule(mining, *options).seeded(generator)
+    return list_triplets(comparison, rule, distance, normalize)
 
 
 @torch.no_grad()
-def choose(
-    comparison: Comparison, mining: str, distance: str, normalize: bool
-) -> tuple[Tensor, Tensor]:
-    """Positive and negative of every query, (B,) int64, or NONE, or IGNORED."""
-    x, refs = comparison.embeddings.detach(), comparison.refs.detach()
-    positive = torch.full((len(x),), NONE, dtype=torch.int64, device=x.device)
+def list_triplets(
+    comparison: Comparison, rule: Rule, distance: str, normalize: bool, *, uncovered: bool = False
+) -> Triplets:
+    """The triplets of every rule but soft.
+
+    `uncovered` (semihard) also lists the positive pairs of anchors without any negative, with
+    negative = NONE.
+    """
+    if rule.name == "distance_weighted":
+        distance, normalize = "euclidean", True
+    nothing = torch.empty(3, 0, dtype=torch.int64, device=comparison.embeddings.device)
+    parts = [Triplets(*nothing)]
+    for block in _blocks(comparison, distance, normalize):
+        query, positive, negative = _listed(block, rule, comparison.embeddings, uncovered)
+        parts.append(Triplets(block.rows[query], positive, negative))
+    return Triplets(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def choose_hard(comparison: Comparison, distance: str, normalize: bool) -> tuple[Tensor, Tensor]:
+    """The farthest positive and the nearest negative of every query, (B,) int64, or NONE, or
+    IGNORED."""
+    kept = comparison.kept()[0]
+    positive = torch.full_like(kept, NONE, dtype=torch.int64)
     negative = positive.clone()
+    for block in _blocks(comparison, distance, normalize):
+        positive[block.rows] = first_smallest(-block.key, block.positives)
+        negative[block.rows] = first_smallest(block.key, block.negatives)
+    return positive.masked_fill(~kept, IGNORED), negative.masked_fill(~kept, IGNORED)
+
+
+def _blocks(comparison: Comparison, distance: str, normalize: bool) -> Iterator[rules.Block]:
+    """The queries, some at a time, with their keys."""
+    x, refs = comparison.embeddings.detach(), comparison.refs.detach()
     queries = torch.arange(len(x), device=x.device)
     for rows in queries.split(block_rows(8 * len(refs))) if len(refs) else ():
         key = rank_key(x[rows], refs, distance=distance, normalize=normalize)
-        candidates, same = comparison.candidates(rows), comparison.same(rows)
-        positive[rows], negative[rows] = _RULES[mining](key, candidates & same, candidates & ~same)
-    ignored = ~comparison.kept()[0]
-    return positive.masked_fill(ignored, IGNORED), negative.masked_fill(ignored, IGNORED)
+        candidates = comparison.candidates(rows) & comparison.kept()[0][rows, None]
+        same, value = comparison.same(rows), key_value(key, distance)
+        yield rules.Block(rows, key, value, candidates & same, candidates & ~same)
 
 
-def _hard(key: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """The farthest positive and the nearest negative."""
-    return _first_smallest(-key, positives), _first_smallest(key, negatives)
+def _listed(block: rules.Block, rule: Rule, x: Tensor, uncovered: bool) -> rules.Lists:
+    match rule.name:
+        case "hard":
+            return rules.easy_hard(block, "hard", "hard")
+        case "easy_hard":
+            return rules.easy_hard(block, rule.positive, rule.negative)
+        case "all":
+            return rules.all_triplets(block)
+        case "semihard":
+            return rules.semihard(block, rule.fallback, rule.hardness, uncovered=uncovered)
+        case "semihard_all" | "hard_all" | "easy_all":
+            margin = 1.0 if rule.mining_margin is None else rule.mining_margin
+            per_row = torch.as_tensor(margin, dtype=torch.float64, device=x.device).expand(len(x))
+            return rules.triplet_set(block, rule.name, per_row[block.rows])
+    assert rule.seed is not None, f"{rule.name} needs a seed"
+    if rule.name == "random":
+        return rules.random(block, rule.n_negatives, rule.seed)
+    assert rule.name == "distance_weighted", f"{rule.name} lists no triplets"
+    return rules.distance_weighted(block, x.shape[1], rule.seed)
 
 
-_RULES = {"hard": _hard}
-
-
-def _first_smallest(key: Tensor, allowed: Tensor) -> Tensor:
-    """Per row, the allowed column of the smallest key. The first of equals; NaN beats numbers."""
-    key = torch.where(allowed, key, torch.inf)
-    best = key.amin(1, keepdim=True)  # NaN as soon as one key is
-    hits = allowed & ((key == best) | key.isnan())
-    return torch.where(allowed.any(1), hits.int().argmax(1), NONE)  # argmax: the first of equals
+def key_value(key: Tensor, distance: str) -> Tensor:
+    """The float64 distance of a float64 key."""
+    if distance == "cosine":
+        return 1 + key
+    if distance != "euclidean":
+        return key
+    # The real square root of torch may be that of MKL, whose last bit is not always right.
+    return torch.complex(key, torch.zeros_like(key)).sqrt().real
 
 
 def _class_ids(labels: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 import flashmetric
+from flashmetric._progress import Progress
 from flashmetric.cli import machine
 from flashmetric.cli.bench import agreement, child, measure, peak
 from flashmetric.cli.bench.contenders import CONTENDERS, UNIT, Step
 from flashmetric.cli.bench.problems import OVERHEAD, Problem
-from flashmetric.cli.progress import Progress
 
 __all__ = ["MEMORY_PROBLEM", "Settings", "collect", "memory_limit_bytes"]
 

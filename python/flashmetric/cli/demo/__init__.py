@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from flashmetric._names import Impl
+from flashmetric._progress import Progress
 from flashmetric.cli import machine, style
 from flashmetric.cli.bench import measure
 from flashmetric.cli.demo import child, data, evaluate, picture, train
-from flashmetric.cli.progress import Progress
 from flashmetric.cli.table import format_bytes, format_seconds
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]

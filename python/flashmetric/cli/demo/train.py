@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import flashmetric
 from flashmetric._names import Impl
+from flashmetric._progress import Progress
 from flashmetric.cli.demo.data import Digits
-from flashmetric.cli.progress import Progress
 
 __all__ = ["BATCH", "DIM", "MARGIN", "TrainingRun", "gaps", "loss_step", "train"]
 

@@ -19,9 +19,9 @@ class Progress:
         ...     bar.step("loss 0.52")
     """
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, *, shown: bool = True) -> None:
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             try:
                 tqdm = importlib.import_module("tqdm")
             except ImportError:

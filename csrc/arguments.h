@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From the arguments of a Python call to a problem of flashmetric.h, and back to Python. Only
+// bindings.cpp includes this.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string_view>
+#include <type_traits>
+
+#include "flashmetric.h"
+
+namespace flashmetric::bindings {
+
+namespace py = pybind11;
+namespace fm = flashmetric;
+
+// Hands out the arguments of a call in order; each is converted to what it is assigned to.
+// Address 0 is a null pointer.
+class Arguments {
+ public:
+  explicit Arguments(const py::args& args) : args_(args) {}
+
+  template <class T>
+  operator T() {  // NOLINT: the conversion is the point
+    const py::handle next = args_[at_++];
+    if constexpr (std::is_pointer_v<T>) {
+      return reinterpret_cast<T>(next.cast<uintptr_t>());
+    } else if constexpr (std::is_enum_v<T>) {
+      return static_cast<T>(next.cast<int>());
+    } else {
+      return next.cast<T>();
+    }
+  }
+  bool done() const { return at_ == args_.size(); }
+
+ private:
+  const py::args& args_;
+  size_t at_ = 0;
+};
+
+inline void raise(const fm::Status& status) {
+  if (!status.empty()) throw py::value_error(status);
+}
+
+// Runs the operation on the last arguments, workspace, its size, threads. Returns 0, or, if the
+// workspace is too small, only the bytes it needs.
+template <class Problem>
+size_t run(fm::Status (*operation)(Problem&), Problem& problem, Arguments& in) {
+  fm::Workspace workspace;
+  workspace.data = in;
+  workspace.bytes = in;
+  problem.threads = in;
+  if (!in.done()) throw py::type_error("too many arguments");
+  fm::Status status;
+  size_t needed = 0;
+  {
+    py::gil_scoped_release released;
+    status = operation(problem);  // without a workspace: measures
+    needed = problem.workspace.bytes;
+    if (status.empty() && needed <= workspace.bytes) {
+      problem.workspace = workspace;
+      status = operation(problem);
+      needed = 0;
+    }
+  }
+  raise(status);
+  return needed;
+}
+
+inline fm::Relation relation_named(std::string_view name) {
+  const int relation = fm::relation_named(name);
+  if (relation < 0) throw py::value_error("unknown relation '" + std::string(name) + "'.");
+  return static_cast<fm::Relation>(relation);
+}
+
+template <class Problem>
+inline void read_metric(Problem& problem, Arguments& in) {
+  problem.distance = in;
+  problem.normalize = in;
+  const int dtype = in;
+  if (dtype != 0 && dtype != 1) throw py::value_error("dtype must be 0 (float32) or 1 (float64).");
+  problem.dtype = static_cast<fm::DType>(dtype);
+  problem.dim = in;
+}
+
+inline fm::Rows read_rows(Arguments& in) {
+  fm::Rows rows;
+  rows.data = in;
+  rows.n = in;
+  rows.stride = in;
+  return rows;
+}
+
+inline void read_comparison(fm::Comparison& problem, Arguments& in) {
+  read_metric(problem, in);
+  problem.query = read_rows(in);
+  problem.ref = read_rows(in);
+  problem.symmetric = problem.ref.data == nullptr;
+  if (problem.symmetric) problem.ref = problem.query;
+  problem.labels.relation = relation_named(in);
+  problem.labels.query = in;
+  problem.labels.ref = in;
+  problem.labels.n_classes = in;
+  problem.labels.self_index = in;
+  problem.labels.query_keep = in;
+  problem.labels.ref_keep = in;
+}
+
+}  // namespace flashmetric::bindings

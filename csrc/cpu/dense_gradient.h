@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What a dense loss keeps between its rows and its gradients, and how coefficients c_ij become
+// gradients (dense.h says which). P and S of a row are `sums` and `weight`.
+#pragma once
+
+#include "arena.h"
+#include "dense_rules.h"
+#include "parallel.h"
+#include "weighted_sums.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+constexpr int kGroup = 24;  // rows a thread visits together: a multiple of every register tile
+
+// Pairs with d^2 below 1/8 of |y_i|^2 + |y_j|^2 are taken by difference: beyond, the sum S y - P
+// loses at most sqrt(8) < 3 times what the difference itself would.
+constexpr double kNear = 0.125;
+
+template <class T>
+struct DenseState {
+  Order order{};
+  DenseSet<T> query{}, ref{};  // ref: unused when symmetric
+  Frame<T> frame{};
+  uint64_t* words[2] = {};  // multi-hot labels as bits
+  int64_t n_words = 0;
+  int64_t stride = 0;  // of rows of h and c: the padded references, and 32 to spread cache sets
+  T most_slack = 0;
+  uint32_t* irregular_bits = nullptr;  // [stride / 32] references that are not in the tiles
+  RowTotals* totals = nullptr;         // [n_query]
+  T* pair_weight = nullptr;            // [stride]
+  T* cotangent = nullptr;              // [stride] of the anchors, sorted
+  double scale[2] = {1, 1};
+  double* sums[2] = {};      // [padded][features] of queries and references
+  double* weight[2] = {};    // [padded]
+  int64_t chunk = 0;         // rows of c
+  T* c = nullptr;            // [chunk][stride]
+  uint32_t* near = nullptr;  // [chunk][stride / 32]
+  RowScratch<T>* scratch = nullptr;
+  int threads = 1;
+
+  const DenseSet<T>& references(const DenseProblem& problem) const {
+    return problem.symmetric ? query : ref;
+  }
+};
+
+template <class T, class Distance>
+struct DenseGradient {
+  const DenseProblem& problem;
+  const DenseState<T>& state;
+  KeyForm key;
+  static constexpr bool difference = Distance::form == Form::difference;
+  static constexpr int cols = kTileCols<T>;
+
+  FM_INLINE int64_t features() const { return panels_of(problem.dim, cols) * cols; }
+
+  // Adds the rows i .. of a group, whose coefficients are `c`. Near pairs are taken out of `c` and,
+  // if `restore`, put back.
+  FM_NOINLINE void add_rows(int64_t i, T* c, const uint32_t* near, RowScratch<T>& scratch,
+                            bool restore) const {
+    const int64_t left = state.query.n - i;
+    const int rows = left < kGroup ? static_cast<int>(left) : kGroup;
+    for (int r = 0; r < rows; ++r) {
+      T* row = c + r * state.stride;
+      T* aside = scratch.h + r * state.stride;
+      each_near(near + r * (state.stride / 32), state.stride / 32, [&](int64_t j) {
+        add_pair(0, i + r, j, row[j]);
+        aside[j] = row[j];
+        row[j] = 0;
+      });
+      state.weight[0][i + r] += sum_of(row, 1, state.stride);
+    }
+    for (int r = 0; r < kGroup; r += kTileRows)
+      add_row_tile(i + r, rows - r, c + r * state.stride, scratch);
+    for (int r = 0; r < rows && restore; ++r) {
+      each_near(near + r * (state.stride / 32), state.stride / 32,
+                [&](int64_t j) { c[r * state.stride + j] = scratch.h[r * state.stride + j]; });
+    }
+  }
+
+  // Adds one block of references, as columns of the rows `first` .. `first` + `rows` - 1.
+  FM_NOINLINE void add_columns(int64_t block, int64_t first, int64_t rows) const {
+    const int64_t begin = block * kBlock;
+    constexpr int words = kBlock / 32;
+    for (int64_t i = 0; i < rows; ++i) {
+      T* row = state.c + i * state.stride;
+      each_near(state.near + i * (state.stride / 32) + block * words, words, [&](int64_t j) {
+        add_pair(1, begin + j, first + i, row[begin + j]);
+        row[begin + j] = 0;
+      });
+    }
+    const DenseSet<T>& terms = state.query;
+    for (int64_t j = begin; j < begin + kBlock; j += kTileRows) {
+      for (int r = 0; r < kTileRows; ++r) {
+        state.weight[1][j + r] += sum_of(state.c + j + r, state.stride, rows);
+      }
+      for (int64_t p = 0; p < panels_of(problem.dim, cols); ++p) {
+        add_weighted_tile<T>({state.c + j, 1, state.stride},
+                             terms.panel + (p * terms.padded() + first) * cols, rows,
+                             state.sums[1] + j * features() + p * cols, features());
+      }
+    }
+  }
+
+  // The gradient of the row at sorted position p of a side.
+  FM_NOINLINE void write(int side, int64_t p, double factor, double* buffer) const {
+    const DenseSet<T>& set = side == 0 ? state.query : state.references(problem);
+    const int64_t row = set.order[p];
+    const auto unit = static_cast<double>(state.frame.unit);
+    const double* sums = state.sums[side] + p * features();
+    const double weight = state.weight[side][p];
+    // The row once more in float64: the rounding of its packed copy would be multiplied by the sum
+    // of all its coefficients.
+    const double scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(row) : 1.0;
+    const T* x = set.rows.row(row);
+    bool touched = false;
+    for (int64_t k = 0; k < problem.dim; ++k) {
+      const double centre = static_cast<double>(state.frame.centre[k]);
+      const double y = difference ? static_cast<double>(x[k]) * scale - centre : centre;
+      const double own = weight == 0 ? 0.0 : weight * y * unit;
+      buffer[k] = (difference ? own - sums[k] : own + sums[k]) / unit * factor;
+      touched = touched || buffer[k] != 0;
+    }
+    T* out = static_cast<T*>(problem.grad[side]) + row * problem.dim;
+    project(set, row, touched, buffer);
+    for (int64_t k = 0; k < problem.dim; ++k) out[k] = static_cast<T>(buffer[k]);
+  }
+
+ private:
+  template <class Visit>
+  static FM_INLINE void each_near(const uint32_t* near, int64_t words, const Visit& visit) {
+    for (int64_t word = 0; word < words; ++word) {
+      for (uint32_t bits = near[word]; bits != 0; bits &= bits - 1) {
+        visit(word * 32 + __builtin_ctz(bits));
+      }
+    }
+  }
+
+  static FM_INLINE double sum_of(const T* c, int64_t step, int64_t count) {
+    double sum = 0;
+    for (int64_t j = 0; j < count; ++j) sum += static_cast<double>(c[j * step]);
+    return sum;
+  }
+
+  // One pair by difference: own row of `side`, other row of the other side.
+  FM_NOINLINE void add_pair(int side, int64_t own, int64_t other, T coefficient) const {
+    if (coefficient == 0) return;
+    const DenseSet<T>& set = side == 0 ? state.query : state.references(problem);
+    const DenseSet<T>& from = side == 0 ? state.references(problem) : state.query;
+    const int64_t i = set.order[own];
+    const int64_t j = from.order[other];
+    const double c = static_cast<double>(coefficient) * static_cast<double>(state.frame.unit);
+    const double own_scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
+    const double other_scale = key.needs_norms() ? 1.0 / from.rows.clamped_norm(j) : 1.0;
+    const T* x = set.rows.row(i);
+    const T* r = from.rows.row(j);
+    double* sums = state.sums[side] + own * features();
+    for (int64_t k = 0; k < problem.dim; ++k) {
+      const double theirs = static_cast<double>(r[k]) * other_scale;
+      sums[k] += difference ? -c * (static_cast<double>(x[k]) * own_scale - theirs) : c * theirs;
+    }
+  }
+
+  // kTileRows rows, of which `rows` exist; rows that are mostly zero go through lists.
+  inline void add_row_tile(int64_t i, int rows, const T* c, RowScratch<T>& scratch) const {
+    const DenseSet<T>& terms = state.references(problem);
+    const int real = rows < kTileRows ? rows : kTileRows;
+    int64_t filled = 0;
+    for (int r = 0; r < real; ++r) {
+      for (int64_t j = 0; j < terms.n; ++j) filled += c[r * state.stride + j] != 0;
+    }
+    // A listed term costs about 4 times one of a full tile.
+    if (filled * 4 > real * terms.n) {
+      for (int64_t p = 0; p < panels_of(problem.dim, cols); ++p) {
+        add_weighted_tile<T>({c, state.stride, 1}, terms.panel + p * terms.padded() * cols, terms.n,
+                             state.sums[0] + i * features() + p * cols, features());
+      }
+      return;
+    }
+    for (int r = 0; r < real && filled > 0; ++r) {
+      int64_t count = 0;
+      const T* row = c + r * state.stride;
+      for (int64_t j = 0; j < terms.n; ++j) {
+        scratch.listed[count] = static_cast<int32_t>(j);
+        scratch.list_weight[count] = row[j];
+        count += row[j] != 0;
+      }
+      for (int64_t p = 0; p < panels_of(problem.dim, cols); ++p) {
+        add_weighted_list<T>(scratch.list_weight, scratch.listed, count,
+                             terms.panel + p * terms.padded() * cols,
+                             state.sums[0] + (i + r) * features() + p * cols);
+      }
+    }
+  }
+
+  // Through the normalisation of the row, where there is one (gradient_row.h).
+  FM_INLINE void project(const DenseSet<T>& set, int64_t row, bool touched, double* g) const {
+    if (!key.needs_norms() || !touched) return;
+    const double scale = 1.0 / set.rows.clamped_norm(row);
+    const T* x = set.rows.row(row);
+    double along = 0;
+    for (int64_t k = 0; k < problem.dim; ++k) along += g[k] * (static_cast<double>(x[k]) * scale);
+    for (int64_t k = 0; k < problem.dim; ++k) {
+      const double z = static_cast<double>(x[k]) * scale;
+      g[k] = set.norm[row] < kMinNorm ? 0.0 : (g[k] - along * z) * scale;
+    }
+  }
+};
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

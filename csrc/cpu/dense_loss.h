@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The whole of a dense loss: order -> prepare -> passes over the anchors (dense.h) -> reduction,
+// statistics, gradients.
+#pragma once
+
+#include "dense.h"
+#include "dense_layout.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+// Sums over anchors, compensated.
+struct DenseTotals {
+  double term[2], counted[2], active[2];
+};
+
+template <class T>
+inline DenseTotals sum_rows(const DenseState<T>& state) {
+  ExactSum sums[6];
+  for (int32_t i = 0; i < state.query.n; ++i) {
+    const RowTotals& row = state.totals[i];
+    for (int kind = 0; kind < 2; ++kind) {
+      sums[kind].add(row.term[kind]);
+      sums[2 + kind].add(row.counted[kind]);
+      sums[4 + kind].add(row.active[kind]);
+    }
+  }
+  return {{sums[0].value(), sums[1].value()},
+          {sums[2].value(), sums[3].value()},
+          {sums[4].value(), sums[5].value()}};
+}
+
+// 1 / weights, by kind: what the reduction multiplies the terms with.
+struct KindScales {
+  double kind[2];
+};
+
+FM_INLINE KindScales scales_of(DenseReduction reduction, bool of_pairs, const DenseTotals& totals) {
+  const auto inverse = [](double weights) { return weights == 0 ? 0 : 1 / weights; };
+  const double* weights = reduction == DenseReduction::mean_active ? totals.active : totals.counted;
+  if (reduction == DenseReduction::sum || reduction == DenseReduction::none) return {{1, 1}};
+  if (of_pairs && reduction != DenseReduction::mean_pairs) {
+    return {{inverse(weights[0]), inverse(weights[1])}};
+  }
+  const double all = inverse(weights[0] + weights[1]);
+  return {{all, all}};
+}
+
+template <class T>
+inline void write_dense_statistics(const DenseProblem& problem, const DenseState<T>& state,
+                                   bool of_pairs) {
+  RowTotals all;
+  double valid = 0;
+  ExactSum sum_ap, sum_an, norms;
+  for (int32_t i = 0; i < state.query.n; ++i) {
+    const RowTotals& row = state.totals[i];
+    valid += of_pairs ? row.n_ap > 0 && row.n_an > 0 : row.members > 0;
+    all.members += row.members;
+    all.live += row.live;
+    all.n_ap += row.n_ap;
+    all.n_an += row.n_an;
+    sum_ap.add(row.sum_ap);
+    sum_an.add(row.sum_an);
+    all.max_ap = row.max_ap > all.max_ap || row.max_ap != row.max_ap ? row.max_ap : all.max_ap;
+    all.min_an = row.min_an < all.min_an || row.min_an != row.min_an ? row.min_an : all.min_an;
+  }
+  for (int64_t i = 0; i < problem.query.n; ++i) norms.add(state.query.norm[i]);
+  const auto mean = [](double sum, double count) { return count == 0 ? 0 : sum / count; };
+  const double stats[7] = {valid,
+                           mean(all.live, all.members),
+                           mean(sum_ap.value(), all.n_ap),
+                           mean(sum_an.value(), all.n_an),
+                           all.n_ap == 0 ? 0 : all.max_ap,
+                           all.n_an == 0 ? 0 : all.min_an,
+                           mean(norms.value(), static_cast<double>(problem.query.n))};
+  for (int s = 0; s < 7; ++s) problem.stats[s] = stats[s];
+}
+
+template <class T, class Distance, class Rule>
+struct DenseLoss {
+  DenseProblem& problem;
+  DenseState<T>& state;
+  const AnyRelation& relation;
+  KeyForm key;
+  bool mirrored;
+
+  inline void run(DenseReduction reduction) {
+    const bool wanted = problem.grad[0] != nullptr || problem.grad[1] != nullptr;
+    const bool by_kind = Rule::of_pairs && !Rule::online;
+    DenseTotals counted{};
+    if (by_kind) counted = count_pairs();
+    if (by_kind && wanted && reduction == DenseReduction::mean_active) {
+      visit_all(false);
+      const DenseTotals first = sum_rows(state);
+      set_scales(scales_of(reduction, true, first));
+    } else if (by_kind) {
+      set_scales(scales_of(reduction, true, counted));
+    }
+    visit_all(wanted);
+    DenseTotals totals = sum_rows(state);
+    if (by_kind) totals.counted[1] = counted.counted[1];
+    const KindScales scales = scales_of(reduction, by_kind, totals);
+    write_value(reduction, scales, totals);
+    if (problem.stats != nullptr) write_dense_statistics(problem, state, Rule::of_pairs);
+    write_gradients(by_kind ? 1.0 : scales.kind[0]);
+  }
+
+ private:
+  void set_scales(const KindScales& scales) {
+    state.scale[0] = scales.kind[0];
+    state.scale[1] = scales.kind[1];
+  }
+
+  // The weights of all positive and of all negative pairs; labels alone decide.
+  DenseTotals count_pairs() {
+    parallel_ranges(state.threads, state.query.n, 16, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        RowTotals& row = state.totals[i];
+        row = RowTotals{};
+        const double own = anchor_weight(i);
+        for (int64_t word = 0; word < state.references(problem).padded() / 32; ++word) {
+          const auto j = static_cast<int32_t>(word * 32);
+          const RoleBits roles = relation.bits(static_cast<int32_t>(i), j, 32);
+          for (int kind = 0; kind < 2; ++kind) {
+            if (problem.weights == nullptr) {
+              row.counted[kind] += __builtin_popcount(roles.role[kind]);
+              continue;
+            }
+            for (uint32_t bits = roles.role[kind]; bits != 0; bits &= bits - 1) {
+              row.counted[kind] +=
+                  own * static_cast<double>(state.pair_weight[j + __builtin_ctz(bits)]);
+            }
+          }
+        }
+      }
+    });
+    return sum_rows(state);
+  }
+
+  double anchor_weight(int64_t i) const {
+    return problem.weights == nullptr ? 1.0 : problem.weights[state.order.query[i]];
+  }
+
+  void visit_all(bool with_gradient) {
+    const DenseRows<T, Distance, Rule> rows{problem, state, relation, key, mirrored};
+    const DenseGradient<T, Distance> gradient{problem, state, key};
+    const bool columns = with_gradient && !mirrored &&
+                         (problem.symmetric ? problem.grad[0] : problem.grad[1]) != nullptr;
+    const int64_t chunk = columns ? state.chunk : state.query.padded();
+    for (int64_t first = 0; first < state.query.n; first += chunk) {
+      const int64_t left = state.query.n - first;
+      const int64_t count = left < chunk ? left : chunk;
+      parallel_ranges(state.threads, count, kGroup, [&](int64_t begin, int64_t, int thread) {
+        RowScratch<T>& scratch = state.scratch[thread];
+        const int64_t at = columns ? begin : int64_t{thread} * kGroup;
+        T* c = state.c + at * state.stride;
+        uint32_t* near = state.near + at * (state.stride / 32);
+        rows.visit(first + begin, c, near, scratch);
+        if (with_gradient && problem.grad[0] != nullptr) {
+          gradient.add_rows(first + begin, c, near, scratch, columns);
+        }
+      });
+      if (!columns) continue;
+      parallel_tasks(state.threads, blocks_of(state.references(problem).n),
+                     [&](int64_t block, int) { gradient.add_columns(block, first, count); });
+    }
+  }
+
+  void write_value(DenseReduction reduction, const KindScales& scales, const DenseTotals& totals) {
+    auto* out = static_cast<T*>(problem.out);
+    if (out == nullptr) return;
+    if (reduction != DenseReduction::none) {
+      const auto part = [&](int kind) {
+        return scales.kind[kind] == 0 ? 0 : totals.term[kind] * scales.kind[kind];
+      };
+      *out = static_cast<T>(part(0) + part(1));
+      return;
+    }
+    for (int64_t i = 0; i < problem.query.n; ++i) out[i] = 0;
+    for (int32_t i = 0; i < state.query.n; ++i) {
+      out[state.order.query[i]] = static_cast<T>(state.totals[i].term[0] + state.totals[i].term[1]);
+    }
+  }
+
+  void write_gradients(double factor) {
+    const DenseGradient<T, Distance> gradient{problem, state, key};
+    for (int side = 0; side < 2; ++side) {
+      if (problem.grad[side] == nullptr) continue;
+      const DenseSet<T>& set = side == 0 ? state.query : state.references(problem);
+      const int64_t rows = side == 0 ? problem.query.n : problem.ref.n;
+      auto* out = static_cast<T*>(problem.grad[side]);
+      for (int64_t at = 0; at < rows * problem.dim && set.n < rows; ++at) out[at] = 0;
+      parallel_ranges(state.threads, set.n, 32, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t p = begin; p < end; ++p) {
+          gradient.write(side, p, factor, state.scratch[thread].positive_key);
+        }
+      });
+    }
+  }
+};
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// One anchor of a dense loss: the distances to all references and their roles, as rules see them
+// (dense_rules.h), with what it takes to make every decision exactly.
+//
+// Rules compare h (dense_rows.h) with thresholds. Where the two are closer than the error bound, or
+// h is NaN, the float64 keys decide.
+#pragma once
+
+#include "dense_rows.h"
+#include "relation.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+// What a row adds to the loss and the statistics. Kinds: of a pair, positive or negative; triplets
+// are of kind 0.
+struct RowTotals {
+  double term[2] = {};     // weighted values
+  double counted[2] = {};  // weights of what counts for the mean
+  double active[2] = {};   // weights of the values above 0
+  double members = 0;      // triplets or pairs, and those of them above 0: for the statistics
+  double live = 0;
+  double sum_ap = 0, sum_an = 0, n_ap = 0, n_an = 0;
+  double max_ap = -__builtin_huge_val(), min_an = __builtin_huge_val();
+};
+
+template <class T>
+struct RowScratch {
+  T* h;  // [rows][stride] see dense_rows.h; above every threshold where no negative is
+  uint32_t* negative;         // [stride / 32] bit j: reference j is a negative
+  int32_t* positive;          // [n_ref] sorted positions
+  double* positive_key;       // [n_ref]
+  double* positive_distance;  // [n_ref]
+  double* positive_slope;     // [n_ref] out: d term / d distance
+  double* negative_distance;  // [stride] for rules that want every distance exact
+  T* pair_factor;             // [stride] see RowFactors
+  T* list_weight;             // [stride]
+  int32_t* listed;            // [stride]
+};
+
+template <class T, class Distance>
+struct DenseRow {
+  const DenseSet<T>& query;
+  const DenseSet<T>& ref;
+  KeyForm key;
+  int64_t dim;
+  Scale<T, Distance> scale;
+  int32_t i;   // sorted position
+  const T* h;  // [padded]
+  T error;     // of every h
+  const uint32_t* negative;
+  const int32_t* positive;
+  int64_t n_positive;
+  int64_t n_negative;
+  const double* positive_key;
+  const double* positive_distance;
+  double* positive_slope;
+  double* negative_distance;
+  T* coefficient;  // [padded] of negatives, out: d term / d distance * slope of the distance
+
+  FM_INLINE bool is_negative(int64_t j) const { return (negative[j / 32] >> (j % 32) & 1) != 0; }
+  FM_INLINE double exact_key(int64_t j) const {
+    return pair_key(key, query.rows, query.order[i], ref.rows, ref.order[j], dim);
+  }
+  FM_INLINE double exact_distance(int64_t j) const { return Distance::value(exact_key(j)); }
+  FM_INLINE bool valid() const { return n_positive > 0 && n_negative > 0; }
+
+  // Visits the negatives with low < h < high: sure(j, bits, h) for vectors of those that certainly
+  // are, then unsure(j) for each whose float64 key must say.
+  template <class Sure, class Unsure>
+  FM_INLINE void sweep(double low, double high, const Sure& sure, const Unsure& unsure) const {
+    const double relative = 4 * Precision<T>::roundoff;  // of the thresholds in T
+    const auto band = [&](double threshold) {
+      const double size = threshold < 0 ? -threshold : threshold;
+      return static_cast<double>(error) + (size < Precision<T>::highest ? relative * size : 0);
+    };
+    const Vec<T> low_in = broadcast(bounded(low + band(low)));
+    const Vec<T> low_out = broadcast(bounded(low - band(low)));
+    const Vec<T> high_in = broadcast(bounded(high - band(high)));
+    const Vec<T> high_out = broadcast(bounded(high + band(high)));
+    for (int64_t j = 0; j < ref.padded(); j += kWidth<T>) {
+      const Vec<T> x = load(h + j);
+      const auto inside = (x > low_in) & (x < high_in);
+      // An infinite h may come from rows that are infinite: the keys say what d_an - d_ap is then.
+      const Vec<T> most = broadcast(Precision<T>::highest);
+      const auto outside = ((x < low_out) | (x > high_out)) & (x <= most);
+      sure(j, inside, x);
+      const auto open = ~(inside | outside);
+      if (__builtin_expect(any(open), 0)) {
+        for (int lane = 0; lane < kWidth<T>; ++lane) {
+          if (open[lane] != 0 && is_negative(j + lane)) unsure(j + lane);
+        }
+      }
+    }
+  }
+
+ private:
+  static FM_INLINE T bounded(double x) {
+    constexpr auto most = static_cast<double>(Precision<T>::highest);
+    return static_cast<T>(x > most ? most : x < -most ? -most : x);
+  }
+  template <class Mask>
+  static FM_INLINE bool any(const Mask& mask) {
+    uint64_t words[sizeof(Mask) / 8];
+    std::memcpy(words, &mask, sizeof mask);
+    uint64_t all = 0;
+    for (const uint64_t word : words) all |= word;
+    return all != 0;
+  }
+};
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

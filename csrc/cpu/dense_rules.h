@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// POLICIES: what a dense loss makes of one anchor's distances: its value and the slope of every
+// distance. A rule knows no tiles, threads or memory.
+//   kinds of pairs     true: positives and negatives have scales of their own, known beforehand
+//   row(row, factors)  fills coefficient and positive_slope, and returns the totals
+#pragma once
+
+#include "dense_row.h"
+#include "weighted_sums.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+// The factors of an anchor's terms.
+template <class T>
+struct RowFactors {
+  double margin;
+  double mining_margin;
+  double weight;     // of the anchor
+  double cotangent;  // on the way back
+  // Pairs only, by reference: its weight, and what multiplies its slope (weights, cotangents).
+  const T* pair_weight;  // [padded]
+  const T* pair_factor;  // [padded]
+  double scale[2];       // of the slopes, by kind
+
+  FM_INLINE double weight_of(int64_t j) const { return static_cast<double>(pair_weight[j]); }
+};
+
+template <class T, class Distance>
+FM_INLINE void note_distances(const DenseRow<T, Distance>& row, RowTotals& totals) {
+  for (int64_t p = 0; p < row.n_positive; ++p) {
+    const double d = row.positive_distance[p];
+    totals.sum_ap += d;
+    totals.max_ap = d > totals.max_ap || d != d ? d : totals.max_ap;
+  }
+  T nearest = Precision<T>::highest;
+  for (int64_t j = 0; j < row.ref.n; ++j) {
+    if (!row.is_negative(j)) continue;
+    totals.sum_an += static_cast<double>(row.scale.distance(row.h[j]));
+    nearest = row.h[j] < nearest ? row.h[j] : nearest;
+  }
+  for (int64_t j = 0; j < row.ref.n; ++j) {  // not >: NaN is among them
+    if (row.h[j] > nearest + 2 * row.error || !row.is_negative(j)) continue;
+    const double d = row.exact_distance(j);
+    totals.min_an = d < totals.min_an || d != d ? d : totals.min_an;
+  }
+  totals.n_ap += static_cast<double>(row.n_positive);
+  totals.n_an += static_cast<double>(row.n_negative);
+}
+
+// Sums of vectors, in float64 now and then.
+template <class T>
+class VectorSum {
+ public:
+  FM_INLINE void add(Vec<T> x) {
+    part += x;
+    if (++count == kSegment) flush();
+  }
+  FM_INLINE double sum() {
+    flush();
+    return total;
+  }
+
+ private:
+  FM_INLINE void flush() {
+    for (int lane = 0; lane < kWidth<T>; ++lane) total += static_cast<double>(part[lane]);
+    part = Vec<T>{};
+    count = 0;
+  }
+  Vec<T> part{};
+  double total = 0;
+  int count = 0;
+};
+
+constexpr double kNever = __builtin_huge_val();
+
+// Which triplets of a pair (a, p) are members, by diff = d_an - d_ap; NaN belongs to every set.
+struct TripletSet {
+  enum Kind { all, semihard, hard, easy } kind;
+
+  explicit TripletSet(std::string_view name)
+      : kind(name == "semihard_all" ? semihard
+             : name == "hard_all"   ? hard
+             : name == "easy_all"   ? easy
+                                    : all) {}
+  FM_INLINE bool contains(double diff, double margin) const {
+    const bool above = kind == all || kind == hard || !(diff <= (kind == easy ? margin : 0));
+    const bool below = kind == all || kind == easy || !(diff > (kind == hard ? 0 : margin));
+    return above && below;
+  }
+  // d_an of the members lies between.
+  FM_INLINE double low(double d_ap, double margin) const {
+    return kind == semihard ? d_ap : kind == easy ? d_ap + margin : -kNever;
+  }
+  FM_INLINE double high(double d_ap, double margin) const {
+    return kind == hard ? d_ap : kind == semihard ? d_ap + margin : kNever;
+  }
+};
+
+// Hinges over the triplets of a set.
+struct TripletHinges {
+  static constexpr bool of_pairs = false;
+  static constexpr bool online = false;
+
+  template <class T, class Distance>
+  static void row(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+                  const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
+    if (!row.valid()) return;
+    const TripletSet set(problem.loss);
+    double count = 0;
+    for (int64_t p = 0; p < row.n_positive; ++p) {
+      const double active = add_positive(set, row, factors, p, totals);
+      row.positive_slope[p] = active * factors.weight * factors.cotangent;
+      count += active;
+      if (with_stats) totals.members += members(set, row, factors, p);
+    }
+    const auto factor = static_cast<T>(-factors.weight * factors.cotangent);
+    for (int64_t j = 0; j < row.ref.padded(); j += kWidth<T>) {
+      const Vec<T> c = load(row.coefficient + j);
+      const Vec<T> slope = row.scale.slopes(row.scale.distances(load(row.h + j)));
+      store(row.coefficient + j, c == T(0) ? Vec<T>{} : c * slope * factor);
+    }
+    totals.live += count;
+    totals.counted[0] += count * factors.weight;
+    totals.active[0] += count * factors.weight;
+    if (with_stats) note_distances(row, totals);
+  }
+
+ private:
+  // Adds the active triplets of one positive; counts them per negative in `coefficient`.
+  template <class T, class Distance>
+  static double add_positive(const TripletSet& set, const DenseRow<T, Distance>& row,
+                             const RowFactors<T>& factors, int64_t p, RowTotals& totals) {
+    const double d_ap = row.positive_distance[p];
+    const double limit = d_ap + factors.margin;
+    VectorSum<T> count;
+    VectorSum<T> values;
+    const Vec<T> reach = broadcast(static_cast<T>(limit));
+    double more = 0;
+    double more_value = 0;
+    const auto sure = [&](int64_t j, auto inside, Vec<T> h) FM_INLINE_LAMBDA {
+      const Vec<T> one = inside ? broadcast(T(1)) : Vec<T>{};
+      count.add(one);
+      values.add(inside ? reach - row.scale.distances(h) : Vec<T>{});
+      store(row.coefficient + j, load(row.coefficient + j) + one);
+    };
+    const auto unsure = [&](int64_t j) {
+      const double d_an = row.exact_distance(j);
+      const double violation = d_ap - d_an + factors.margin;
+      if (violation <= 0 || !set.contains(d_an - d_ap, factors.mining_margin)) return;
+      more += 1;
+      more_value += violation;
+      row.coefficient[j] += 1;
+    };
+    const double low = set.low(d_ap, factors.mining_margin);
+    const double high = set.high(d_ap, factors.mining_margin);
+    row.sweep(row.scale.threshold(low), row.scale.threshold(high < limit ? high : limit), sure,
+              unsure);
+    const double sure_count = count.sum();
+    // `reach` is `limit` rounded to T.
+    const double rounded = sure_count * (limit - static_cast<double>(static_cast<T>(limit)));
+    const double value = values.sum() + (sure_count > 0 ? rounded : 0) + more_value;
+    totals.term[0] += value * factors.weight;
+    return sure_count + more;
+  }
+
+  template <class T, class Distance>
+  static double members(const TripletSet& set, const DenseRow<T, Distance>& row,
+                        const RowFactors<T>& factors, int64_t p) {
+    if (set.kind == TripletSet::all) return static_cast<double>(row.n_negative);
+    const double d_ap = row.positive_distance[p];
+    VectorSum<T> count;
+    double more = 0;
+    row.sweep(
+        row.scale.threshold(set.low(d_ap, factors.mining_margin)),
+        row.scale.threshold(set.high(d_ap, factors.mining_margin)),
+        [&](int64_t, auto inside, Vec<T>) { count.add(inside ? broadcast(T(1)) : Vec<T>{}); },
+        [&](int64_t j) {
+          more += set.contains(row.exact_distance(j) - d_ap, factors.mining_margin) ? 1 : 0;
+        });
+    return count.sum() + more;
+  }
+};
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The list rules by number, for kernels that gather what they need. Compiled once, not per ISA: a
+// rule walks lists; the arithmetic is in the keys.
+#pragma once
+
+#include "../list_rules.h"
+
+namespace flashmetric::cpu {
+
+// More positives than this, and negatives are sorted once instead of scanned for each of them: a
+// sort costs about as much as 16 scans.
+constexpr int64_t kScannedPositives = 16;
+
+struct ListNeeds {
+  Measure measure = Measure::none;
+  bool sorted = false;  // the negatives of an anchor of more than kScannedPositives
+};
+
+ListNeeds list_needs(int rule, const ListProblem& options);
+
+// At most so many triplets of an anchor.
+int64_t list_bound(int rule, int64_t positives, int64_t negatives, const ListProblem& options);
+
+// Positions by key: NaN first, then ascending, equals in their order.
+void sort_by_key(const double* key, int64_t n, int32_t* sorted);
+
+// Writes the rows of the triplets of one anchor; returns how many.
+int64_t list_anchor(int rule, const AnchorRow& anchor, const ListProblem& options,
+                    int64_t* positive, int64_t* negative);
+
+}  // namespace flashmetric::cpu

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the autograd.Function classes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from flashmetric._compat import apply_of
+
+__all__ = ["MaybeTensors", "by_input", "finished", "wanted_of"]
+
+MaybeTensors = Sequence[Tensor | None]
+
+
+def wanted_of(rows: MaybeTensors, reduction: str) -> list[bool]:
+    """Whose gradient the forward computes: it runs before ctx.needs_input_grad is known."""
+    if reduction == "none" or not torch.is_grad_enabled():
+        return [False] * len(rows)
+    return [each is not None and each.requires_grad for each in rows]
+
+
+class _SecondDerivative(Function):
+    """Passes gradients through, and refuses to be differentiated.
+
+    The gradients are constants to autograd; without this a second derivative would be a silent 0.
+    """
+
+    generate_vmap_rule = True  # torch.func.jacrev maps the backward over its cotangents
+
+    @staticmethod
+    def forward(op: str, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG004
+        """The first n tensors; the others only connect them to what they depend on."""
+        return tuple(each.view_as(each) for each in tensors[:n])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
+        ctx.op = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> NoReturn:
+        message = (
+            f"[{ctx.op}] double backward is not supported by the fused kernels; "
+            "use impl='reference'."
+        )
+        raise RuntimeError(message)
+
+
+_refuse_second_derivative = apply_of(_SecondDerivative)
+
+
+def by_input(found: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """The tensors that were asked for, each in the place of its input."""
+    remaining = iter(found)
+    return [next(remaining) if want else None for want in wanted]
+
+
+def finished(op: str, grads: list[Tensor | None], rows: MaybeTensors) -> Sequence[Tensor | None]:
+    """Gradients in the dtype of their rows, guarded against a second derivative."""
+    for i, (grad, each) in enumerate(zip(grads, rows, strict=True)):
+        if grad is not None and each is not None and grad.dtype != each.dtype:
+            grads[i] = grad.to(each.dtype)
+    if torch.is_grad_enabled():  # create_graph=True, or torch.func
+        needed = [grad is not None for grad in grads]
+        found, inputs = ([each for each in some if each is not None] for some in (grads, rows))
+        return by_input(_refuse_second_derivative(op, len(found), *found, *inputs), needed)
+    return grads

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Losses over all triplets or all pairs on the CPU."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor
+
+from flashmetric import _outputs
+
+from .calls import comparison_of, numbers_of, pointers, rows_of, run
+
+with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
+    from flashmetric import _C
+
+
+def dense(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
+    """Loss, wanted gradients and statistics."""
+    comparison, (mining_margins, margins, bounds, weights, cotangent) = options[:3], options[3:8]
+    relation, ignore_label, loss, margin, mining_margin, *formula = options[8:]
+    *rule, factor, distance, normalize, reduction, wanted, with_stats = formula
+    outputs = _outputs.batch_loss(query, ref, reduction, wanted, with_stats)
+    rows = (rows_of(query), None if ref is None else rows_of(ref))
+    metric = (relation, ignore_label, distance, normalize)
+    arguments, alive = comparison_of(numbers_of(*rows), comparison, metric)
+    values = [
+        None if each is None else each.double().contiguous()
+        for each in (margins, mining_margins, bounds, weights)
+    ]
+    margins, mining_margins, bounds, weights = values
+    out, *rest = pointers(*outputs)
+    grads = [rest.pop(0) if want else 0 for want in wanted]
+    numbers = (
+        *_number(margin, margins),
+        *_number(mining_margin, mining_margins),
+        *(*rule, factor, *pointers(bounds, weights), reduction),
+        *((0, 0) if cotangent is None else (cotangent.data_ptr(), cotangent.stride()[0])),
+    )
+    results = (out, *grads, rest[0] if with_stats else 0)
+    run((_C.dense, (loss, *arguments, *numbers, *results), (alive, rows, values)))
+    return outputs
+
+
+def _number(number: float, values: Tensor | None) -> tuple[float, int, int]:
+    """A number, or in its place the address of one or of one per anchor, and the step."""
+    return (number, 0, 0) if values is None else (number, values.data_ptr(), values.ndim)

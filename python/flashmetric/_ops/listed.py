@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Lists of triplets on the CPU, in parts of bounded size, and the losses made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashmetric import _outputs
+
+from .calls import comparison_of, numbers_of, pointers, rows_of, run, triplet_call
+
+with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
+    from flashmetric import _C
+
+# Triplets listed at a time: 24 MiB of indices, in which the 3 x 4096 semi-hard triplets of a usual
+# batch fit 80 times. An anchor that forms more triplets by itself raises it.
+_PART = 2**20
+
+_NOTHING = torch.empty(0, dtype=torch.int64)
+
+Part = tuple[Tensor, Tensor, Tensor]
+
+
+def parts(query: Tensor, ref: Tensor | None, *options: Any) -> Iterator[tuple[Part, bool]]:
+    """Triplets of the anchors in order, and whether these are the last."""
+    labels, ref_labels, self_index, margins, hardness, seed, relation, ignore_label, *rest = options
+    mining, distance, normalize, drop, moved, *strategies, draws, margin, uncovered = rest
+    rows = (rows_of(query), None if ref is None else rows_of(ref))
+    metric = (relation, ignore_label, distance, normalize)
+    arguments, alive = comparison_of(numbers_of(*rows), (labels, ref_labels, self_index), metric)
+    if margins is not None:
+        margins = margins.double().contiguous()
+    step = margins.ndim if margins is not None else 0
+    moved = float(hardness) if hardness is not None else moved
+    numbers = (drop, moved, *strategies, draws, margin, *pointers(margins), step)
+    numbers = (*numbers, 0 if seed is None else int(seed), uncovered)
+    begin, capacity, n = 0, _PART, query.shape[0]
+    found = torch.zeros(3, dtype=torch.int64)
+    while begin < n:
+        lists = tuple(torch.empty(capacity, dtype=torch.int64) for _ in range(3))
+        window = (begin, capacity, *pointers(*lists), found.data_ptr())
+        run((_C.list_triplets, (mining, *arguments, *numbers, *window), (alive, rows)))
+        count, end, needed = found.tolist()
+        if end > begin:
+            yield tuple(each[:count] for each in lists), end == n  # type: ignore[misc]
+        begin, capacity = end, max(_PART, needed)
+
+
+def list_triplets(query: Tensor, ref: Tensor | None, *options: Any) -> Part:
+    found = [tuple(each.clone() for each in part) for part, _ in parts(query, ref, *options)]
+    if not found:
+        return _NOTHING.clone(), _NOTHING.clone(), _NOTHING.clone()
+    anchor, positive, negative = (torch.cat(each) for each in zip(*found, strict=True))
+    return anchor, positive, negative
+
+
+def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
+    """The triplet loss of everything a rule lists; lists of any length in bounded memory."""
+    comparison, (margin_values, weights, cotangent), rule = options[:6], options[6:9], options[9:19]
+    margin, distance, normalize, soft_margin, reduction, wanted, with_stats = options[19:]
+    rows = (rows_of(query), None if ref is None else rows_of(ref))
+    numbers = [*numbers_of(*rows), 0, 0, 0]
+    uncovered = rule[-1]
+
+    def evaluate(part: Part, reduction: str) -> _Sum:
+        anchor, positive, negative = part
+        values = [
+            each[anchor] if each is not None and each.ndim else each
+            for each in (margin_values, weights, cotangent)
+        ]
+        formula = (margin, distance, normalize, soft_margin, False, uncovered)
+        request = (reduction, [*wanted, False], with_stats)
+        found = _outputs.triplet(query, ref, None, anchor, *request)
+        totals = torch.zeros(3, dtype=torch.float64)
+        index = [anchor.shape[0], *pointers(anchor, positive, negative)]
+        options = (*values, *formula, *request)
+        run(triplet_call(numbers, index, options, found, True, totals.data_ptr()))
+        if reduction == "none":
+            terms, found[0] = found[0], query.new_zeros(query.shape[0], dtype=found[0].dtype)
+            found[0].index_add_(0, anchor, terms)
+        listed = anchor[negative >= 0]
+        anchors = int((listed[1:] != listed[:-1]).sum()) + min(1, listed.shape[0])
+        return _Sum(found, totals, anchors, with_stats)
+
+    lists = parts(query, ref, *comparison, *rule[:3], distance, normalize, *rule[3:])
+    part, last = next(lists, ((_NOTHING,) * 3, True))
+    if last:
+        return evaluate(part, reduction).outputs()
+    total = evaluate(part, "none" if reduction == "none" else "sum")
+    for part, _ in lists:
+        total.add(evaluate(part, "none" if reduction == "none" else "sum"))
+    total.divide(reduction)
+    return total.outputs()
+
+
+class _Sum:
+    """The outputs of a part of the triplets, or of several."""
+
+    def __init__(self, found: list[Tensor], totals: Tensor, anchors: int, with_stats: bool) -> None:
+        self.stats = found.pop() if with_stats else None
+        self.found, self.totals, self.anchors = found, totals, anchors
+
+    def add(self, other: _Sum) -> None:
+        for mine, more in zip(self.found, other.found, strict=True):
+            mine += more
+        self.totals += other.totals
+        self.anchors += other.anchors
+        if self.stats is not None and other.stats is not None:
+            self.stats = _merged(self.stats, other.stats)
+
+    def divide(self, reduction: str) -> None:
+        if reduction in ("mean", "mean_active"):
+            divisor = self.totals[1 if reduction == "mean" else 2].item()
+            for each in self.found:
+                each *= 1 / divisor if divisor else 0.0
+
+    def outputs(self) -> list[Tensor]:
+        if self.stats is None:
+            return self.found
+        self.stats[0] = self.anchors
+        return [*self.found, self.stats]
+
+
+def _merged(a: Tensor, b: Tensor) -> Tensor:
+    """Statistics of two parts of the triplets; the first number of each counts triplets here."""
+    count = a[0] + b[0]
+    if not a[0] or not b[0]:
+        return b if not a[0] else a
+    means = (a[1:4] * a[0] + b[1:4] * b[0]) / count
+    return torch.cat(
+        [count[None], means, torch.maximum(a[4:5], b[4:5]), torch.minimum(a[5:6], b[5:6]), a[6:7]]
+    )

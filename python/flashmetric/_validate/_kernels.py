@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whether a call runs the kernels."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from flashmetric import _ops
+
+from ._basic import error, names
+
+_warned: set[str] = set()
+
+
+def use_fused(op: str, impl: str, device: torch.device) -> bool:
+    """Whether the kernels run; if they should and cannot, an error, or once a warning."""
+    if impl != "auto":
+        names(op, impl=impl)
+    if impl == "reference":
+        return False
+    reason = _ops.why_not_fused(device)
+    if not reason:
+        return True
+    if impl == "fused":
+        raise error(RuntimeError, op, f"impl='fused' is not possible: {reason}.")
+    if reason not in _warned:
+        _warned.add(reason)
+        text = f"[{op}] runs as plain torch: {reason}. impl='reference' asks for that in silence."
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    return False
