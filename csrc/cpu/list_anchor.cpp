@@ -6,7 +6,7 @@
 
 namespace flashmetric::cpu {
 
-ListNeeds list_needs(int rule, const ListProblem& options) {
+ListNeeds list_needs(int rule, const ListProblem& options) noexcept {
   ListNeeds needs;
   visit_by_index(ListRules{}, rule, [&](auto policy) {
     needs = {decltype(policy)::measure(options), decltype(policy)::sorts};
@@ -14,7 +14,8 @@ ListNeeds list_needs(int rule, const ListProblem& options) {
   return needs;
 }
 
-int64_t list_bound(int rule, int64_t positives, int64_t negatives, const ListProblem& options) {
+int64_t list_bound(int rule, int64_t positives, int64_t negatives,
+                   const ListProblem& options) noexcept {
   int64_t bound = 0;
   visit_by_index(ListRules{}, rule, [&](auto policy) {
     bound = decltype(policy)::bound(positives, negatives, options);
@@ -22,7 +23,7 @@ int64_t list_bound(int rule, int64_t positives, int64_t negatives, const ListPro
   return bound;
 }
 
-void sort_by_key(const double* key, int64_t n, int32_t* sorted) {
+void sort_by_key(const double* key, int64_t n, int32_t* sorted) noexcept {
   std::iota(sorted, sorted + n, 0);
   std::sort(sorted, sorted + n, [key](int32_t a, int32_t b) {
     const bool nan_a = key[a] != key[a];
@@ -33,7 +34,7 @@ void sort_by_key(const double* key, int64_t n, int32_t* sorted) {
 }
 
 int64_t list_anchor(int rule, const AnchorRow& anchor, const ListProblem& options,
-                    int64_t* positive, int64_t* negative) {
+                    int64_t* positive, int64_t* negative) noexcept {
   int64_t listed = 0;
   visit_by_index(ListRules{}, rule, [&](auto policy) {
     decltype(policy)::list(anchor, options, [&](int64_t p, int64_t n) {

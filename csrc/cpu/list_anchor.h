@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The list rules by number, for kernels that gather what they need. Compiled once, not per ISA: a
-// rule walks lists; the arithmetic is in the keys.
+// rule walks lists; the arithmetic is in the keys. noexcept, since parallel regions call them: code that
+// catches would bring a symbol of its own into every kernel object.
 #pragma once
 
 #include "../list_rules.h"
@@ -16,16 +17,17 @@ struct ListNeeds {
   bool sorted = false;  // the negatives of an anchor of more than kScannedPositives
 };
 
-ListNeeds list_needs(int rule, const ListProblem& options);
+ListNeeds list_needs(int rule, const ListProblem& options) noexcept;
 
 // At most so many triplets of an anchor.
-int64_t list_bound(int rule, int64_t positives, int64_t negatives, const ListProblem& options);
+int64_t list_bound(int rule, int64_t positives, int64_t negatives,
+                   const ListProblem& options) noexcept;
 
 // Positions by key: NaN first, then ascending, equals in their order.
-void sort_by_key(const double* key, int64_t n, int32_t* sorted);
+void sort_by_key(const double* key, int64_t n, int32_t* sorted) noexcept;
 
 // Writes the rows of the triplets of one anchor; returns how many.
 int64_t list_anchor(int rule, const AnchorRow& anchor, const ListProblem& options,
-                    int64_t* positive, int64_t* negative);
+                    int64_t* positive, int64_t* negative) noexcept;
 
 }  // namespace flashmetric::cpu
