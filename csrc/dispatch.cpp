@@ -153,6 +153,7 @@ constexpr NamedCounter kCounters[] = {
     {"pairwise_backward", &cpu::Counters::pairwise_backward},
     {"rescored", &cpu::Counters::rescored},
     {"brute_rows", &cpu::Counters::brute_rows},
+    {"slots", &cpu::Counters::slots},
 };
 
 }  // namespace

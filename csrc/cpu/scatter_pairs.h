@@ -129,7 +129,8 @@ inline void triplet_loss(Reduction reduction, TripletProblem& problem) {
     problem.workspace.bytes = arena.bytes();
     return;
   }
-  const double work = 8.0 * static_cast<double>(problem.n) * static_cast<double>(problem.dim);
+  const double work =
+      kPairWork * 2 * static_cast<double>(problem.n) * static_cast<double>(problem.dim);
   state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
   const KeyForm key = key_form<Distance>(problem.normalize);
   measure_sets(key, problem, state);

@@ -180,15 +180,20 @@ def _mined(
     op: str, given: Comparison, margins: tuple[Number, Number], metric: tuple[str, bool]
 ) -> tuple[Terms, Tensor, Tensor]:
     """The terms of every row of the embeddings, and its d_ap and d_an1, by the kernels."""
-    chosen = hardest(given, *metric)
-    valid = (chosen[0] >= 0) & (chosen[1] >= 0)
-    positive, first = (torch.where(valid, each, -1) for each in chosen)
-    second = _autograd.apart(op, given, first, *metric)
+    positive, nearest = hardest(given, *metric)
+    valid = (positive >= 0) & (nearest >= 0)
+    second = _autograd.apart(op, given, nearest, *metric)
+    positive, first, second = (torch.where(valid, each, -1) for each in (positive, nearest, second))
     x = widened(given.embeddings)
-    refs = x if given.ref_embeddings is None else widened(given.ref_embeddings)
-    dist_ap = distances(op, (x, None), (refs, positive), metric)
-    dist_an = distances(op, (x, None), (refs, first), metric)
-    dist_nn = distances(op, (refs, first), (refs, second), metric)
+    if given.ref_embeddings is None:  # one set of rows, and one gradient
+        rows = torch.arange(x.shape[0], device=x.device)
+        ends = torch.cat((rows, rows, first)), torch.cat((positive, first, second))
+        dist_ap, dist_an, dist_nn = distances(op, (x, ends[0]), (x, ends[1]), metric).chunk(3)
+    else:
+        refs = widened(given.ref_embeddings)
+        dist_ap = distances(op, (x, None), (refs, positive), metric)
+        dist_an = distances(op, (x, None), (refs, first), metric)
+        dist_nn = distances(op, (refs, first), (refs, second), metric)
     value = quadruplet_value((dist_ap, dist_an, dist_nn), margins, second >= 0)
     value = torch.where(valid, value, 0)
     return Terms(value, valid, active(value), value.shape[0]), dist_ap, dist_an
