@@ -6,9 +6,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import _autograd, _validate, reference
+from ._metrics import Mahalanobis, Minkowski, two_sides
 from ._names import Distance, Impl
 
-__all__ = ["pairwise_distances"]
+__all__ = ["Mahalanobis", "Minkowski", "pairwise_distances"]
 
 
 def pairwise_distances(
@@ -64,9 +65,9 @@ def pairwise_distances(
         [-1.0, -4.0]
     """
     op = "pairwise_distances"
-    _validate.names(op, distance=distance)
+    _validate.distance(op, distance)
     _validate.flags(op, normalize=normalize)
-    _validate.pair(op, x, y)
-    if not _validate.use_fused(op, impl, x.device):
+    x, y, (distance, normalize) = two_sides(op, x, y, distance, normalize)
+    if not _validate.use_fused(op, impl, x.device, distance):
         return reference.pairwise_distances(x, y, distance=distance, normalize=normalize)
     return _autograd.pairwise(x, y, distance, normalize)

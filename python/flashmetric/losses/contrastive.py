@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from torch import Tensor
 
 from flashmetric import _autograd, _validate, reference
+from flashmetric._metrics import compared
 from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, PairReduction
 from flashmetric.reference import Stats
@@ -154,7 +155,7 @@ def contrastive_loss(
         [-4.0, 4.5, -0.5]
     """
     op = "contrastive_loss"
-    _validate.names(op, distance=distance)
+    _validate.distance(op, distance)
     _validate.not_dot(op, distance)
     _validate.word(op, "reduction", reduction, "pair_reduction")
     _validate.power(op, power)
@@ -162,12 +163,13 @@ def contrastive_loss(
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
+    given, (distance, normalize) = compared(op, given, distance, normalize)
+    embeddings = given.embeddings
     margin, pos_margin = current(margin), current(pos_margin)
     _validate.number(op, "margin", margin, embeddings)
     _validate.number(op, "pos_margin", pos_margin, embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device):
+    if _validate.use_fused(op, impl, embeddings.device, distance):
         formula = _autograd.PairFormula(
             *(margin, pos_margin, power, half, weights, distance, normalize, reduction),
             with_stats=return_stats,
@@ -221,7 +223,8 @@ class ContrastiveLoss(BatchLoss):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        _validate.names(name, distance=distance, impl=impl)
+        _validate.names(name, impl=impl)
+        _validate.distance(name, distance)
         _validate.not_dot(name, distance)
         _validate.word(name, "reduction", reduction, "pair_reduction")
         _validate.power(name, power)

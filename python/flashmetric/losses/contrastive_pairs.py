@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _validate, reference
+from flashmetric._metrics import Given, given_rows
 from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, Reduction
 
@@ -101,18 +102,21 @@ def contrastive_pairs_loss(
         [4.0, 0.25]
     """
     op = "contrastive_pairs_loss"
-    _validate.names(op, distance=distance, reduction=reduction)
+    _validate.names(op, reduction=reduction)
+    _validate.distance(op, distance)
     _validate.not_dot(op, distance)
     _validate.power(op, power)
     _validate.flags(op, half=half, normalize=normalize)
-    _validate.given(op, embeddings, ref_embeddings, x1=x1, x2=x2)
+    sides: Given = ({"x1": x1, "x2": x2}, embeddings, ref_embeddings)
+    sides, (distance, normalize) = given_rows(op, sides, distance, normalize)
+    (x1, x2), (_, embeddings, ref_embeddings) = sides[0].values(), sides
     rows = x1 if embeddings is None else embeddings
     _validate.similar(op, similar, x1.shape[0], rows)
     margin, pos_margin = current(margin), current(pos_margin)
     _validate.number(op, "margin", margin, rows)
     _validate.number(op, "pos_margin", pos_margin, rows)
     _validate.weights(op, weights, x1.shape[0], rows)
-    if not _validate.use_fused(op, impl, rows.device):
+    if not _validate.use_fused(op, impl, rows.device, distance):
         return reference.contrastive_pairs_loss(
             *(x1, x2, similar),
             embeddings=embeddings,
@@ -165,7 +169,8 @@ class ContrastivePairsLoss(LossModule):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        _validate.names(name, distance=distance, reduction=reduction, impl=impl)
+        _validate.names(name, reduction=reduction, impl=impl)
+        _validate.distance(name, distance)
         _validate.not_dot(name, distance)
         _validate.power(name, power)
         super().__init__(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _autograd, _validate
+from flashmetric._metrics import compared
 from flashmetric._mining import Number, Schedulable, current, rule_of, triplets_of
 from flashmetric._names import Distance, Fallback, Impl, ListMining, Reduction, Strategy
 from flashmetric.reference import Stats
@@ -176,19 +177,21 @@ def margin_loss(
         *(n_negatives, generator),
     )
     _validate.word(op, "mining", mining, "list_mining")
-    _validate.names(op, distance=distance, reduction=reduction)
+    _validate.names(op, reduction=reduction)
+    _validate.distance(op, distance)
     _validate.rule_words(op, options)
     _validate.flags(op, normalize=normalize, return_stats=return_stats)
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
+    given, (distance, normalize) = compared(op, given, distance, normalize)
+    embeddings = given.embeddings
     beta, margin = current(beta), current(margin)
     _validate.number(op, "beta", beta, embeddings, embeddings.shape[0], grad=True)
     _validate.number(op, "margin", margin, embeddings, embeddings.shape[0])
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
     rule = rule_of(op, options, margin, embeddings)
-    if not _validate.use_fused(op, impl, embeddings.device):
+    if not _validate.use_fused(op, impl, embeddings.device, distance):
         choice = (rule, distance, normalize)
         loss, stats = boundary_loss(given, choice, (beta, margin), (weights, reduction))
         return (loss, stats) if return_stats else loss

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from torch import Tensor
 
 from flashmetric import _autograd, _validate, reference
+from flashmetric._metrics import compared
 from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, OnlineReduction
 from flashmetric.reference import Stats
@@ -143,18 +144,19 @@ def online_contrastive_loss(
         [4.0, 4.3125, 0.25, 0.0625]
     """
     op = "online_contrastive_loss"
-    _validate.names(op, distance=distance)
+    _validate.distance(op, distance)
     _validate.not_dot(op, distance)
     _validate.word(op, "reduction", reduction, "online_reduction")
     _validate.flags(op, normalize=normalize, return_stats=return_stats)
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
+    given, (distance, normalize) = compared(op, given, distance, normalize)
+    embeddings = given.embeddings
     margin = current(margin)
     _validate.number(op, "margin", margin, embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device):
+    if _validate.use_fused(op, impl, embeddings.device, distance):
         formula = _autograd.PairFormula(
             *(margin, 0.0, 2, False, weights, distance, normalize, reduction),
             with_stats=return_stats,
@@ -201,7 +203,8 @@ class OnlineContrastiveLoss(BatchLoss):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        _validate.names(name, distance=distance, impl=impl)
+        _validate.names(name, impl=impl)
+        _validate.distance(name, distance)
         _validate.not_dot(name, distance)
         _validate.word(name, "reduction", reduction, "online_reduction")
         super().__init__(

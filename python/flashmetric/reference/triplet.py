@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .distances import Distance
 from .evaluation import (
     Metric,
     Pairs,
@@ -61,7 +62,7 @@ def triplet_loss(
     *,
     margin: float | Tensor | None = None,
     mining: str = "hard",
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = False,
     soft_margin: bool = False,
     fallback: str = "farthest",
@@ -120,7 +121,7 @@ def triplet_margin_loss(
     embeddings: Tensor | None = None,
     ref_embeddings: Tensor | None = None,
     margin: float | Tensor | None = None,
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = False,
     swap: bool = False,
     soft_margin: bool = False,
