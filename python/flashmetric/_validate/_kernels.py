@@ -24,8 +24,6 @@ def use_fused(op: str, impl: str, device: torch.device, distance: Any = "") -> b
     reason = _ops.why_not_fused(device)
     if not isinstance(distance, str):
         reason = "there are no kernels for a distance that is a function"
-    elif distance not in ("", "euclidean", "sqeuclidean", "cosine", "dot"):
-        reason = f"there are no kernels for distance={distance!r} yet"
     if not reason:
         return True
     if impl == "fused":
