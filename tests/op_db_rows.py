@@ -57,9 +57,16 @@ _NO_IGNORE = {
 # A soft margin's margin may be 0, and nothing lies between 0 and 0; a hinge is 0 beyond the margin;
 # nothing is farther than the farthest.
 _NO_EMPTY_LISTS: dict[str, set[Pair]] = {
-    "semihard": {frozenset((("fallback", "drop"), ("hardness", "0")))},
+    "semihard": {frozenset((("fallback", "drop"), ("hardness", "0")))}
+    # At hardness 1 a distance is compared with itself, d_ap - (d_ap - d_min): a root decides by its
+    # last bit, which is not the same everywhere.
+    | {frozenset((("distance", name), ("hardness", "1"))) for name in SUMMED if "(" in name},
     "semihard_all": {frozenset((("soft_margin", True), ("mining_margin", None)))},
     "easy_all": {frozenset((("soft_margin", False), ("mining_margin", None)))},
+}
+# Which is the rule "all", and not listed.
+_NO_DENSE = {
+    "easy_hard": {frozenset((("strategies", "all/all"), ("soft_margin", flag))) for flag in (0, 1)}
 }
 _NO_MASK_OF_REFS = {frozenset((("labels", "mask"), ("refs", refs))) for refs in ("given", "self")}
 
@@ -74,7 +81,7 @@ def _turns(
 
 _LOSS_ROWS = _LOSS_OPTIONS | _RELATION | {"invalid": ("drop", "count")} | _SHAPES
 TRIPLET_LOSS = covering_rows(_PAIR_OPTIONS | _LOSS_ROWS, _NO_IGNORE) + _turns(
-    12, _SUMMED_OPTIONS | _LOSS_ROWS
+    13, _SUMMED_OPTIONS | _LOSS_ROWS
 )
 _GIVEN_ROWS = _FORMS | {"swap": (False, True)} | _LOSS_OPTIONS | _SHAPES
 TRIPLET_MARGIN_LOSS = covering_rows(_PAIR_OPTIONS | _GIVEN_ROWS) + _turns(
@@ -96,7 +103,7 @@ _ONE_OF_EACH = [
 # Of each rule: how many rows of triplet_loss and of mine_triplets, and the values of its keywords.
 _RULES: dict[str, tuple[int, int, Grid]] = {
     "semihard": (
-        *(10, 10),
+        *(11, 10),
         {
             "fallback": ("farthest", "drop"),
             "hardness": (None, "0", "tensor 0.25", "0.5", "callable 0.75", "1"),
@@ -108,7 +115,7 @@ _RULES: dict[str, tuple[int, int, Grid]] = {
     "easy_all": (6, 4, {"mining_margin": (None, "-0.2", "tensor -1")}),
     "easy_hard": (8, len(_ONE_OF_EACH), {"strategies": tuple(_ONE_OF_EACH)}),
     "distance_weighted": (5, 4, {}),
-    "random": (5, 4, {"n_negatives": (1, 3)}),
+    "random": (7, 4, {"n_negatives": (1, 3)}),
     "soft": (10, 0, {"temperature": (1.0, 2.5), "detach_weights": (False, True)}),
 }
 _COUNTS = {"invalid": ("drop", "count")}
@@ -122,7 +129,7 @@ RULE_LOSS = {
         | keywords
         # The other rules have no anchor to count that they list no triplet of.
         | (_COUNTS if mining in ("semihard", "all") else {}),
-        _NO_EMPTY_LISTS.get(mining, set()),
+        _NO_EMPTY_LISTS.get(mining, set()) | _NO_DENSE.get(mining, set()),
         mining=mining,
     )
     for mining, (count, _, keywords) in _RULES.items()
@@ -170,7 +177,7 @@ ONLINE_CONTRASTIVE_LOSS = _turns(
     op="online_contrastive",
 )
 QUADRUPLET_LOSS = _turns(
-    10,
+    9,
     _NO_DOT | {"reduction": REDUCTIONS} | _TWO_MARGINS | _WEIGHTS | _RELATION | _MOSTLY_SMALL,
     _NO_MASK_OF_REFS,
     op="quadruplet",

@@ -83,9 +83,9 @@ FM_INLINE double relative_error(KeyForm key, double dim) {
 }
 
 // Beyond this error the bound below is worth nothing, and keys judge every row.
-constexpr double kWorstError = 0.125;
+constexpr double kWorstError = 0.0625;
 
-// By how much of itself a score must be widened: ((1 + e) / (1 - e))^2 - 1 <= 6 e for e <= 1/8.
+// By how much of itself a score must be widened: ((1 + e) / (1 - e))^2 - 1 <= 6 e for e <= 1/16.
 template <class T>
 FM_INLINE T score_spread(KeyForm key, double dim) {
   return static_cast<T>(6 * relative_error<T>(key, dim));

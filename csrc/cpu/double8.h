@@ -89,13 +89,18 @@ FM_INLINE Double8 equals8(Double8 v, double number) {
   return v;
 }
 
-// -1, 0 or 1; 0 of NaN.
-FM_INLINE Double8 signs8(Double8 v) {
+// One of three numbers, by the sign; the middle one of NaN.
+FM_INLINE Double8 by_sign8(Double8 v, double below, double zero, double above) {
   for (int p = 0; p < Double8::parts; ++p) {
-    const Vec<double> below = v.part[p] < 0 ? broadcast(-1.0) : Vec<double>{};
-    v.part[p] = v.part[p] > 0 ? broadcast(1.0) : below;
+    const Vec<double> rest = v.part[p] < 0 ? broadcast(below) : broadcast(zero);
+    v.part[p] = v.part[p] > 0 ? broadcast(above) : rest;
   }
   return v;
+}
+
+// -1, 0 or 1; 0 of NaN.
+FM_INLINE Double8 signs8(Double8 v) {
+  return by_sign8(v, -1, 0, 1);
 }
 
 // The order of the float64 keys: ((0+4)+(2+6)) + ((1+5)+(3+7)).

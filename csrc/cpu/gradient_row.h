@@ -3,8 +3,7 @@
 //   coefficient * direction,
 // the direction that of the form (distances.h); z and o being the row and the other row of the
 // pair, mapped as keys map them:
-//   difference  z - o; of the query of a relative distance (1 - d) z - o, for the row is also in the
-//               divisor
+//   difference  z - o; of the query of a relative distance (1 - d) z - o
 //   product     o
 //   absolute    sign(z - o)
 //   power       |z - o|^(p-1) sign(z - o)
@@ -25,8 +24,8 @@ template <class T>
 struct GradientPair {
   const T* other;
   Mapping map;          // of the other row
+  double norm;          // 1, or that of the other row
   double coefficient;   // d loss / d distance * slope of the distance, per unit of direction
-  double own = 1;       // what multiplies z in a difference
   double extreme = 0;   // the largest gap, or J
 };
 
@@ -62,6 +61,7 @@ class GradientRow {
     index_ = i;
     row_ = rows.row(i);
     map_ = rows.mapping(key_, i);
+    norm_ = key_.scaled ? rows.clamped_norm(i) : 1.0;
     for (int64_t k = 0; k < dim_; ++k) buffer_[k] = 0;
     pending_ = 0;
     untouched_ = true;
@@ -72,7 +72,8 @@ class GradientRow {
     if (coefficient == 0) return;
     untouched_ = false;
     GradientPair<T>& pair = batch_[pending_++];
-    pair = {rows.row(j), rows.mapping(key_, j), coefficient};
+    pair = {rows.row(j), rows.mapping(key_, j), key_.scaled ? rows.clamped_norm(j) : 1.0,
+            coefficient};
     if (!key_.of_products() || key_.relative) complete(pair, rows, j, query);
     if (pending_ == kPairBatch) flush();
   }
@@ -99,7 +100,8 @@ class GradientRow {
       const RowView<T>& of = query ? *own_ : rows;
       const int64_t row = query ? index_ : j;
       pair.coefficient = of.constant(row) ? 0.0 : pair.coefficient / of.energy[row];
-      if (query) pair.own = 1 - pair_key(key_, *own_, index_, rows, j, dim_);
+      // The query is in the divisor as well: its z gets 1 - d in place of 1, all d at the end.
+      if (query) back_ += pair.coefficient * pair_key(key_, *own_, index_, rows, j, dim_);
     } else if (key_.form == Form::maximum) {
       pair.extreme = pair_key(key_, *own_, index_, rows, j, dim_);
       Double8 ties = {};
@@ -117,6 +119,15 @@ class GradientRow {
   }
 
   FM_INLINE void flush() {
+    flush_pairs();
+    pending_ = 0;
+    for (int64_t k = 0; k < dim_ && back_ != 0; ++k) {
+      buffer_[k] -= back_ * map_.of(static_cast<double>(row_[k]));
+    }
+    back_ = 0;
+  }
+
+  FM_INLINE void flush_pairs() {
     switch (key_.form) {
       case Form::difference:
         key_.relative ? flush_as<Form::difference, true>() : flush_as<Form::difference>();
@@ -137,7 +148,6 @@ class GradientRow {
         flush_as<Form::overlap>();
         break;
     }
-    pending_ = 0;
   }
 
   // 32 features = 4 Double8 sums live in registers while the pairs pass by.
@@ -176,26 +186,24 @@ class GradientRow {
     const Double8 z = x * map_.scale;
     const Double8 o = other * pair.map.scale;
     if constexpr (relative) {
-      return sum + ((z - map_.shift) * pair.own - (o - pair.map.shift)) * pair.coefficient;
+      return sum + ((z - map_.shift) - (o - pair.map.shift)) * pair.coefficient;
     } else if constexpr (form == Form::difference) {
       return sum + (z - o) * pair.coefficient;
     } else if constexpr (form == Form::absolute) {
       return sum + signs8(z - o) * pair.coefficient;
     } else if constexpr (form == Form::power) {
-      const Double8 gap = z - o;
-      return sum + lowered(absolute(gap)) * signs8(gap) * pair.coefficient;
+      Double8 gap = z - o;
+      // As in pair_value: a quotient rounds once.
+      if (sizeof(T) == sizeof(double) && key_.scaled) gap = x / norm_ - other / pair.norm;
+      return sum + raised(absolute(gap), key_.power - 1) * signs8(gap) * pair.coefficient;
     } else if constexpr (form == Form::maximum) {
       const Double8 gap = z - o;
       return sum + equals8(absolute(gap), pair.extreme) * signs8(gap) * pair.coefficient;
     } else {
-      // d max = (1 + sign) / 2, d min = (1 - sign) / 2.
-      const Double8 half = signs8(z - o) * (pair.coefficient * (pair.extreme + 1) / 2);
-      return sum + half - (pair.coefficient * (1 - pair.extreme) / 2);
+      const double up = pair.coefficient * pair.extreme;
+      return sum + by_sign8(z - o, -pair.coefficient, (up - pair.coefficient) / 2, up);
     }
   }
-
-  // |gap|^(p-1)
-  FM_INLINE Double8 lowered(Double8 gap) const { return raised(gap, key_.power - 1); }
 
   KeyForm key_;
   int64_t dim_;
@@ -204,6 +212,8 @@ class GradientRow {
   int64_t index_ = 0;
   const T* row_ = nullptr;
   Mapping map_;
+  double norm_ = 1;
+  double back_ = 0;  // of a relative query: sum of coefficient * d
   int pending_ = 0;
   bool untouched_ = true;
   GradientPair<T> batch_[kPairBatch];

@@ -120,8 +120,9 @@ def distance_of(x: Tensor, y: Tensor, distance: str) -> Tensor:
         if distance == "snr":
             return _over_variance(square, (x * x).sum(-1))
         return root(square) if distance == "euclidean" else square
-    p = exponent(distance)
-    return root(_power((x - y).abs(), p).sum(-1), p)
+    equal = (x == y).all(-1)  # the norm of 0 has no second derivative
+    gap = torch.where(equal[..., None], 1, x - y)
+    return torch.where(equal, 0, torch.linalg.vector_norm(gap, ord=exponent(distance), dim=-1))
 
 
 def exponent(distance: str) -> float:
@@ -129,13 +130,10 @@ def exponent(distance: str) -> float:
     return 1.0 if distance == "manhattan" else float(distance.partition("(")[2].rstrip(")"))
 
 
-def root(power: Tensor, p: float = 2) -> Tensor:
-    """The p-th root, its value and gradient 0 at 0: no epsilon, no NaN."""
-    if p == 1:
-        return power
-    zero = power == 0
-    inside = torch.where(zero, 1, power)
-    return torch.where(zero, 0, inside.sqrt() if p == 2 else inside ** (1 / p))
+def root(square: Tensor) -> Tensor:
+    """The square root, its value and gradient 0 at 0: no epsilon, no NaN."""
+    zero = square == 0
+    return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
 
 
 def key_value(key: Tensor, distance: Distance) -> Tensor:
@@ -147,7 +145,7 @@ def key_value(key: Tensor, distance: Distance) -> Tensor:
     if distance == "euclidean":
         # The real square root of torch may be that of MKL, whose last bit is not always right.
         return torch.complex(key, torch.zeros_like(key)).sqrt().real
-    return root(key, exponent(distance))
+    return key if distance == "manhattan" else key ** (1 / exponent(distance))
 
 
 def _squared_gap(x: Tensor, y: Tensor) -> Tensor:
