@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Times batch-hard losses and distance matrices of the distances that are no matrix product, forward
+"""Times batch-hard losses and distance matrices of distances that are no matrix product, forward
 and backward, against eager code on `torch.cdist` (Jaccard: broadcast in chunks).
 
     python bench/distances.py                 prints how many times faster ours are

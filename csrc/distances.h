@@ -26,8 +26,8 @@ enum class Form {
   product,     // -sum x r                       r
   absolute,    // sum |x - r|                    sign(x - r)
   power,       // sum |x - r|^p                  |x - r|^(p-1) sign(x - r)
-  maximum,     // max |x - r|                    sign(x - r) where it is the maximum, in equal shares
-  overlap,     // -(sum min(x, r) / sum max(x, r))
+  maximum,  // max |x - r|                    sign(x - r) where it is the maximum, in equal shares
+  overlap,  // -(sum min(x, r) / sum max(x, r))
 };
 
 // value = key + a constant, its square root, or its p-th root.

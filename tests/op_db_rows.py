@@ -14,8 +14,8 @@ from covering import Pair, covering_rows, spread_rows
 from samples import Row
 
 DISTANCES = ("euclidean", "sqeuclidean", "cosine", "dot")
-# Those that are sums over features, and the one that is relative to its query. "minkowski(p)" is what
-# Minkowski(p) is called inside.
+# Those that are sums over features, and the one that is relative to its query. "minkowski(p)" is
+# what Minkowski(p) is called inside.
 SUMMED = ("manhattan", "minkowski(3.0)", "minkowski(2.5)", "chebyshev", "jaccard", "snr")
 REDUCTIONS = ("mean", "mean_active", "sum", "none")
 LABEL_KINDS = (
@@ -69,6 +69,7 @@ _NO_DENSE = {
     "easy_hard": {frozenset((("strategies", "all/all"), ("soft_margin", flag))) for flag in (0, 1)}
 }
 _NO_MASK_OF_REFS = {frozenset((("labels", "mask"), ("refs", refs))) for refs in ("given", "self")}
+
 
 def _turns(
     count: int, factors: Grid, forbidden: Set[Pair] = frozenset(), **fixed: Any

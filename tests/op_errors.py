@@ -11,8 +11,8 @@ from op_errors_rules import RULE_ERRORS
 
 _FLOAT = "must be float16, bfloat16, float32 or float64; got torch.int64."
 _DISTANCES = (
-    "must be one of 'euclidean', 'sqeuclidean', 'cosine', 'dot', 'manhattan', 'chebyshev', 'jaccard', "
-    "'snr', Minkowski(p), Mahalanobis(...) or a function of two sets of rows; got"
+    "must be one of 'euclidean', 'sqeuclidean', 'cosine', 'dot', 'manhattan', 'chebyshev', "
+    "'jaccard', 'snr', Minkowski(p), Mahalanobis(...) or a function of two sets of rows; got"
 )
 _REDUCTIONS = "reduction must be one of 'mean', 'mean_active', 'sum', 'none'; got 'avg'."
 _HALF_ROWS = ROWS.half()

@@ -70,7 +70,11 @@ def _middle(row: Row) -> float:
     by_name |= {"manhattan": 1.13 * length * dim**0.5, "chebyshev": 3 * length / dim**0.5}
     # The mean p-th power of a difference of normal numbers is 4.5 for p = 3 and 2.9 for 2.5.
     by_name |= {"minkowski(3.0)": (4.5 * dim) ** (1 / 3) * length / dim**0.5}
-    by_name |= {"minkowski(2.5)": (2.9 * dim) ** 0.4 * length / dim**0.5, "jaccard": 0.6, "snr": 2.0}
+    by_name |= {
+        "minkowski(2.5)": (2.9 * dim) ** 0.4 * length / dim**0.5,
+        "jaccard": 0.6,
+        "snr": 2.0,
+    }
     return round(by_name[row["distance"]], 2)
 
 

@@ -38,7 +38,8 @@ struct DenseRows {
   // Anchors i .. i + kGroup - 1 of the sorted order; their coefficients go to `c`.
   inline void visit(int64_t i, T* c, uint32_t* near, RowScratch<T>& scratch) const {
     const int64_t stride = state.stride;
-    fill_rows(key, state.query, state.references(problem), problem.dim, i, kGroup, scratch.h, stride);
+    fill_rows(key, state.query, state.references(problem), problem.dim, i, kGroup, scratch.h,
+              stride);
     for (int64_t r = 0; r < kGroup && i + r < state.query.n; ++r) {
       RowScratch<T> own = scratch;
       own.h += r * stride;
@@ -53,22 +54,22 @@ struct DenseRows {
     const Scale<T, curve> scale(key, static_cast<double>(state.frame.unit), energy);
     for (int64_t j = 0; j < state.stride; ++j) c[j] = 0;
     DenseRow<T, curve> row{state.query,
-                              ref,
-                              key,
-                              problem.dim,
-                              scale,
-                              i,
-                              scratch.h,
-                              T(0),
-                              scratch.negative,
-                              scratch.positive,
-                              0,
-                              0,
-                              scratch.positive_key,
-                              scratch.positive_distance,
-                              scratch.positive_slope,
-                              scratch.negative_distance,
-                              c};
+                           ref,
+                           key,
+                           problem.dim,
+                           scale,
+                           i,
+                           scratch.h,
+                           T(0),
+                           scratch.negative,
+                           scratch.positive,
+                           0,
+                           0,
+                           scratch.positive_key,
+                           scratch.positive_distance,
+                           scratch.positive_slope,
+                           scratch.negative_distance,
+                           c};
     row.error = 2 * (state.query.slack[i] + state.most_slack);
     row.relative = 16 * Precision<T>::roundoff +
                    static_cast<double>(score_spread<T>(key, static_cast<double>(problem.dim)));
@@ -80,8 +81,7 @@ struct DenseRows {
     Rule::row(problem, row, factors, problem.stats != nullptr, totals);
     for (int64_t p = 0; p < row.n_positive; ++p) {
       const double slope = row.positive_slope[p];
-      c[row.positive[p]] =
-          static_cast<T>(slope == 0 ? 0 : slope * key.slope(row.positive_key[p]));
+      c[row.positive[p]] = static_cast<T>(slope == 0 ? 0 : slope * key.slope(row.positive_key[p]));
     }
   }
 

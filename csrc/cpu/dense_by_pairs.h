@@ -17,9 +17,7 @@ struct DenseByPairs {
   const DenseState<T>& state;
   KeyForm key;
 
-  FM_INLINE int64_t features() const {
-    return panels_of(problem.dim, kTileCols<T>) * kTileCols<T>;
-  }
+  FM_INLINE int64_t features() const { return panels_of(problem.dim, kTileCols<T>) * kTileCols<T>; }
 
   // Adds the rows i .. of a group, whose coefficients are `c`.
   FM_NOINLINE void add_rows(int64_t i, T* c, const uint32_t*, RowScratch<T>& scratch, bool) const {

@@ -23,7 +23,8 @@ void dense_loss(KeyForm key, DenseProblem& problem, DenseReduction reduction) {
   prepare_dense(key, problem, state);
   prepare_factors(problem, state);
   const AnyRelation relation = relation_of(problem, state);
-  const bool mirrored = Rule::of_pairs && relation.symmetric() && problem.symmetric && !key.relative;
+  const bool mirrored =
+      Rule::of_pairs && relation.symmetric() && problem.symmetric && !key.relative;
   DenseLoss<T, curve, Rule>{problem, state, relation, key, mirrored}.run(reduction);
   __atomic_fetch_add(&call_counters.dense, int64_t{1}, __ATOMIC_RELAXED);
 }

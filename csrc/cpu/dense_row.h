@@ -55,7 +55,7 @@ struct DenseRow {
   const double* positive_distance;
   double* positive_slope;
   double* negative_distance;
-  T* coefficient;  // [padded] of negatives, out: d term / d distance * slope of the distance
+  T* coefficient;       // [padded] of negatives, out: d term / d distance * slope of the distance
   double relative = 0;  // error of h, and of thresholds in T, in proportion to them
 
   FM_INLINE bool is_negative(int64_t j) const { return (negative[j / 32] >> (j % 32) & 1) != 0; }

@@ -75,8 +75,8 @@ inline void pack_dense_block(KeyForm key, const Frame<T>& frame, int64_t dim, in
       const double full = set.norm[set.order[at]] * static_cast<double>(row[r].scale) * unit;
       const RowLengths lengths{square_root(static_cast<double>(row[r].square)), full,
                                frame.centre_norm, unit};
-      set.slack[at] = any_slack<T>(key, lengths, static_cast<double>(set.total[at]),
-                                   static_cast<double>(dim));
+      set.slack[at] =
+          any_slack<T>(key, lengths, static_cast<double>(set.total[at]), static_cast<double>(dim));
       if (!key.of_products()) continue;
       const auto centre = static_cast<T>(frame.centre_norm * frame.centre_norm / 2);
       set.half[at] = key.form == Form::difference ? row[r].square / 2 : -row[r].along - centre;

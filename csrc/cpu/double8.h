@@ -99,9 +99,7 @@ FM_INLINE Double8 by_sign8(Double8 v, double below, double zero, double above) {
 }
 
 // -1, 0 or 1; 0 of NaN.
-FM_INLINE Double8 signs8(Double8 v) {
-  return by_sign8(v, -1, 0, 1);
-}
+FM_INLINE Double8 signs8(Double8 v) { return by_sign8(v, -1, 0, 1); }
 
 // The order of the float64 keys: ((0+4)+(2+6)) + ((1+5)+(3+7)).
 FM_INLINE double sum8(const Double8& v) {

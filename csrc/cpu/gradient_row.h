@@ -23,10 +23,10 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 template <class T>
 struct GradientPair {
   const T* other;
-  Mapping map;          // of the other row
-  double norm;          // 1, or that of the other row
-  double coefficient;   // d loss / d distance * slope of the distance, per unit of direction
-  double extreme = 0;   // the largest gap, or J
+  Mapping map;         // of the other row
+  double norm;         // 1, or that of the other row
+  double coefficient;  // d loss / d distance * slope of the distance, per unit of direction
+  double extreme = 0;  // the largest gap, or J
 };
 
 // 32: the pairs of one row mostly fit, and the list stays in registers' reach (2 KiB of L1).

@@ -37,9 +37,8 @@ FM_INLINE KeyForm key_of(const Problem& problem, Names names) {
 void mine_entry(MineProblem& problem, Names names) {
   const KeyForm key = key_of(problem, names);
   visit_by_index(Miners{}, names.mining, [&](auto miner) {
-    visit(problem, [&](auto scalar) {
-      mine_rows<decltype(scalar), decltype(miner)>(key, problem);
-    });
+    visit(problem,
+          [&](auto scalar) { mine_rows<decltype(scalar), decltype(miner)>(key, problem); });
   });
 }
 
@@ -59,21 +58,18 @@ void triplet_entry(TripletProblem& problem, Names names) {
 }
 
 void paired_entry(PairedProblem& problem, Names names) {
-  visit(problem, [&](auto scalar) {
-    paired_distances<decltype(scalar)>(key_of(problem, names), problem);
-  });
+  visit(problem,
+        [&](auto scalar) { paired_distances<decltype(scalar)>(key_of(problem, names), problem); });
 }
 
 void pairwise_entry(PairwiseProblem& problem, Names names) {
-  visit(problem, [&](auto scalar) {
-    pairwise_forward<decltype(scalar)>(key_of(problem, names), problem);
-  });
+  visit(problem,
+        [&](auto scalar) { pairwise_forward<decltype(scalar)>(key_of(problem, names), problem); });
 }
 
 void pairwise_backward_entry(PairwiseProblem& problem, Names names) {
-  visit(problem, [&](auto scalar) {
-    pairwise_gradient<decltype(scalar)>(key_of(problem, names), problem);
-  });
+  visit(problem,
+        [&](auto scalar) { pairwise_gradient<decltype(scalar)>(key_of(problem, names), problem); });
 }
 
 }  // namespace

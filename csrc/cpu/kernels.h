@@ -15,7 +15,7 @@ enum class DenseReduction : int { mean, mean_active, mean_pairs, sum, none };
 struct Names {
   int distance = 0;
   double power = 2;  // of Minkowski
-  int mining = 0;  // position in Miners or in ListRules
+  int mining = 0;    // position in Miners or in ListRules
   int loss = 0;
   Reduction reduction = Reduction::mean;
   DenseReduction dense_reduction = DenseReduction::mean;

@@ -143,10 +143,9 @@ inline double mapped_key(KeyForm key, const T* x, const T* r, int64_t dim, Mappi
 template <class T>
 FM_NOINLINE double pair_key(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& r,
                             int64_t j, int64_t dim) {
-  const double pair = key.maps_rows()
-                          ? mapped_key<true>(key, x.row(i), r.row(j), dim, x.mapping(key, i),
-                                             r.mapping(key, j))
-                          : mapped_key<false>(key, x.row(i), r.row(j), dim, {}, {});
+  const double pair = key.maps_rows() ? mapped_key<true>(key, x.row(i), r.row(j), dim,
+                                                         x.mapping(key, i), r.mapping(key, j))
+                                      : mapped_key<false>(key, x.row(i), r.row(j), dim, {}, {});
   if (key.quotient) return pair / (x.clamped_norm(i) * r.clamped_norm(j));
   return key.relative ? pair / x.clamped_energy(i) : pair;
 }

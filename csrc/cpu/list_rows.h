@@ -180,8 +180,8 @@ inline void list_rows(KeyForm named, ListProblem& problem, int rule) {
                       static_cast<double>(problem.dim);
   state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
   const ListNeeds needs = list_needs(rule, problem);
-  const KeyForm key = needs.measure == Measure::sphere ? KeyForm{Form::difference, false, true}
-                                                       : named;
+  const KeyForm key =
+      needs.measure == Measure::sphere ? KeyForm{Form::difference, false, true} : named;
   measure_list(key, problem, state);
   state.roles.build();
   const AnchorLister<T> lister{problem, state, key, rule, needs};

@@ -115,9 +115,8 @@ struct PairwiseTile {
         PairSums<T> sums = {};
         add_pairs(inner_of(key), static_cast<T>(key.power),
                   {rows + (i - x_begin), cols + (j - y_begin), nullptr, nullptr, dim}, sums);
-        visit_by_index(Distances{}, key.distance, [&](auto distance) {
-          write<decltype(distance)>(sums, i, x_end, j, y_end);
-        });
+        visit_by_index(Distances{}, key.distance,
+                       [&](auto distance) { write<decltype(distance)>(sums, i, x_end, j, y_end); });
       }
     }
   }

@@ -128,8 +128,8 @@ FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>&
   const double full = norm * static_cast<double>(row.scale) * static_cast<double>(frame.unit);
   const RowLengths lengths{square_root(static_cast<double>(row.square)), full, frame.centre_norm,
                            static_cast<double>(frame.unit)};
-  const T slack = any_slack<T>(key, lengths, static_cast<double>(set.total[at]),
-                               static_cast<double>(dim));
+  const T slack =
+      any_slack<T>(key, lengths, static_cast<double>(set.total[at]), static_cast<double>(dim));
   const T offset = key.form == Form::difference ? row.square / 2
                    : key.form == Form::product  ? -row.along
                                                 : T(0);

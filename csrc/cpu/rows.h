@@ -88,11 +88,11 @@ struct Mapping {
 
 template <class T>
 struct RowView {
-  const T* data;    // [n, dim]
-  int64_t stride;   // elements
-  double* norm;     // [n] Euclidean norms; only read for scaled or quotient keys
-  double* mean;     // [n] of the scaled features; only for those that need means
-  double* energy;   // [n] sum of squares about the mean; only for relative keys
+  const T* data;   // [n, dim]
+  int64_t stride;  // elements
+  double* norm;    // [n] Euclidean norms; only read for scaled or quotient keys
+  double* mean;    // [n] of the scaled features; only for those that need means
+  double* energy;  // [n] sum of squares about the mean; only for relative keys
 
   FM_INLINE const T* row(int64_t i) const { return data + i * stride; }
   // Written so that a NaN stays NaN.

@@ -53,8 +53,8 @@ FM_INLINE Inner inner_of(KeyForm key) {
 // The larger of numbers that are not negative, or NaN, which wins: their bits are ordered so.
 template <class T>
 FM_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
-  const IntVec<T> left = (IntVec<T>)a;  // NOLINT: the bits
-  const IntVec<T> right = (IntVec<T>)b;  // NOLINT
+  const IntVec<T> left = (IntVec<T>)a;           // NOLINT: the bits
+  const IntVec<T> right = (IntVec<T>)b;          // NOLINT
   return (Vec<T>)(left > right ? left : right);  // NOLINT
 }
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Computes x^p of vectors, x >= 0 and p >= 1, as 2^(p log2 x).
 //
-// Algorithm: x = 2^e m with m within [sqrt(1/2), sqrt(2)); log2 m from the series of atanh; the whole
-// and the fraction of p (e + log2 m) apart; 2^fraction from the series of exp.
+// Algorithm: x = 2^e m with m within [sqrt(1/2), sqrt(2)); log2 m from the series of atanh; the
+// whole and the fraction of p (e + log2 m) apart; 2^fraction from the series of exp.
 //
-// Numerics: p is split so that its upper part times e is exact. log2 m is within 3u of the truth: its
-// relative error is below 6u (the quotient 2u, the series 2u, the constant 2u), and it is below 1/2.
-// So the fraction is within p (3u + u/2) + (1 + p) u/2, 2^fraction within ln 2 times that and 3u of
-// its own, together less than (4 p + 8) u relative. Truncation: docs/numerics.md. Results below the
-// smallest normal number, and those of subnormal x, are 0. NaN stays NaN.
+// Numerics: p is split so that its upper part times e is exact. log2 m is within 3u of the truth:
+// its relative error is below 6u (the quotient 2u, the series 2u, the constant 2u), and it is below
+// 1/2. So the fraction is within p (3u + u/2) + (1 + p) u/2, 2^fraction within ln 2 times that and
+// 3u of its own, together less than (4 p + 8) u relative. Truncation: docs/numerics.md. Results
+// below the smallest normal number, and those of subnormal x, are 0. NaN stays NaN.
 #pragma once
 
 #include "simd.h"
@@ -61,8 +61,8 @@ class VectorPower {
     const Vec<T> power = result * (Vec<T>)scale;  // NOLINT
     constexpr auto most = static_cast<T>(Format::bias);
     Vec<T> found = exponent > most ? broadcast(static_cast<T>(__builtin_huge_val())) : power;
-    found = (exponent <= 1 - most) | (bits < (Bits<T>(1) << Format::fraction_bits)) ? Vec<T>{}
-                                                                                      : found;
+    found =
+        (exponent <= 1 - most) | (bits < (Bits<T>(1) << Format::fraction_bits)) ? Vec<T>{} : found;
     return x != x ? x : found;
   }
 

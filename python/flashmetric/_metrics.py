@@ -19,7 +19,7 @@ from .reference.mining import Comparison
 
 __all__ = ["Mahalanobis", "Metric", "Minkowski", "compared", "given_rows", "two_sides"]
 
-Metric: TypeAlias = tuple[str, bool]  # distance, normalize; the distance may be a callable
+Metric: TypeAlias = tuple[Any, bool]  # a name of the kernels, or a callable; normalize
 
 _ROUTES = {1.0: "manhattan", 2.0: "euclidean", math.inf: "chebyshev"}
 
@@ -43,7 +43,7 @@ class Minkowski:
         >>> import torch
         >>> from flashmetric import Minkowski, pairwise_distances
         >>> x = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
-        >>> pairwise_distances(x, distance=Minkowski(3), impl="reference")[0, 1] ** 3  # 1 + 8
+        >>> pairwise_distances(x, distance=Minkowski(3))[0, 1] ** 3  # 1 + 8
         tensor(9.)
     """
 
@@ -103,8 +103,7 @@ class Mahalanobis(nn.Module):
         super().__init__()
         op = type(self).__name__
         if (factor is None) == (matrix is None):
-            got = "both" if factor is not None else "neither"
-            raise ValueError(f"[{op}] factor or matrix must be given; got {got}.")
+            raise _validate.not_one_of(op, "factor", "matrix", both=factor is not None)
         if matrix is not None:
             _validate.symmetric(op, "matrix", matrix)
             eigenvalues, vectors = torch.linalg.eigh(matrix.double())
@@ -156,7 +155,10 @@ def compared(
     _validate.comparison(op, given)
     if isinstance(distance, str) and distance != "jaccard":
         return given, (_name(op, distance), normalize)
-    sides = {"embeddings": given.embeddings, "ref_embeddings": given.ref_embeddings}
+    sides: dict[str, Any] = {
+        "embeddings": given.embeddings,
+        "ref_embeddings": given.ref_embeddings,
+    }
     sides, metric = _resolved(op, sides, distance, normalize)
     return given._replace(**sides), metric
 

@@ -80,7 +80,7 @@ def mine_triplets(
         generator: of distance_weighted and random: a generator on the CPU, from which one number is
             drawn; None = the default generator of torch, the only one that torch.compile traces.
             The triplets follow from that number on every device.
-        distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
+        distance: a name, an object or a function; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) before it is compared.
         ref_embeddings: (R, D) references to choose from. Without them the embeddings are the
             references, and no row is compared with itself.
@@ -143,8 +143,8 @@ def mine_triplets(
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    given, (distance, normalize) = compared(op, given, distance, normalize)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
     rule = rule_of(op, options, None, given.embeddings)
-    if _validate.use_fused(op, impl, given.embeddings.device, distance):
-        return triplets_of(op, given, rule, distance, normalize)
-    return reference.mining.list_triplets(given, rule, distance, normalize)
+    if _validate.use_fused(op, impl, given.embeddings.device, measure):
+        return triplets_of(op, given, rule, measure, normalize)
+    return reference.mining.list_triplets(given, rule, measure, normalize)

@@ -88,6 +88,11 @@ def not_below_zero(op: str, argument: str, eigenvalues: Tensor, dtype: torch.dty
         raise error(ValueError, op, text)
 
 
+def not_one_of(op: str, first: str, second: str, *, both: bool) -> Exception:
+    got = "both" if both else "neither"
+    return error(ValueError, op, f"{first} or {second} must be given; got {got}.")
+
+
 def rows_of_covariance(op: str, rows: Any) -> None:
     if not isinstance(rows, Tensor):
         raise not_a_tensor(op, "x", rows)

@@ -98,8 +98,8 @@ def contrastive_loss(
         pos_margin: how near positives are pulled; likewise.
         power: 1 or 2, of the named distance: with "sqeuclidean" 2 is its square.
         half: halve every value.
-        distance: "euclidean", "sqeuclidean" or "cosine"; see `pairwise_distances`. Not "dot", which
-            has no 0 to measure margins from.
+        distance: a name, an object or a function; see `pairwise_distances`. Not "dot", which has no
+            0 to measure margins from.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         ref_embeddings: (R, D) references to pair with. Without them the embeddings are the
             references, and no row is paired with itself.
@@ -163,15 +163,15 @@ def contrastive_loss(
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    given, (distance, normalize) = compared(op, given, distance, normalize)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
     embeddings = given.embeddings
     margin, pos_margin = current(margin), current(pos_margin)
     _validate.number(op, "margin", margin, embeddings)
     _validate.number(op, "pos_margin", pos_margin, embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device, distance):
+    if _validate.use_fused(op, impl, embeddings.device, measure):
         formula = _autograd.PairFormula(
-            *(margin, pos_margin, power, half, weights, distance, normalize, reduction),
+            *(margin, pos_margin, power, half, weights, measure, normalize, reduction),
             with_stats=return_stats,
         )
         loss, numbers = _autograd.contrastive(op, given, formula)
@@ -182,7 +182,7 @@ def contrastive_loss(
         pos_margin=pos_margin,
         power=power,
         half=half,
-        distance=distance,
+        distance=measure,
         normalize=normalize,
         weights=weights,
         reduction=reduction,

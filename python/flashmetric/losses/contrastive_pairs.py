@@ -55,8 +55,8 @@ def contrastive_pairs_loss(
         pos_margin: how near similar rows are pulled; likewise.
         power: 1 or 2, of the named distance: with "sqeuclidean" 2 is its square.
         half: halve every value.
-        distance: "euclidean", "sqeuclidean" or "cosine"; see `pairwise_distances`. Not "dot", which
-            has no 0 to measure margins from.
+        distance: a name, an object or a function; see `pairwise_distances`. Not "dot", which has no
+            0 to measure margins from.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         weights: (T,) factors of the terms.
         reduction: "mean" = sum of terms / sum of weights, over all pairs; "mean_active" divides by
@@ -108,7 +108,7 @@ def contrastive_pairs_loss(
     _validate.power(op, power)
     _validate.flags(op, half=half, normalize=normalize)
     sides: Given = ({"x1": x1, "x2": x2}, embeddings, ref_embeddings)
-    sides, (distance, normalize) = given_rows(op, sides, distance, normalize)
+    sides, (measure, normalize) = given_rows(op, sides, distance, normalize)
     (x1, x2), (_, embeddings, ref_embeddings) = sides[0].values(), sides
     rows = x1 if embeddings is None else embeddings
     _validate.similar(op, similar, x1.shape[0], rows)
@@ -116,7 +116,7 @@ def contrastive_pairs_loss(
     _validate.number(op, "margin", margin, rows)
     _validate.number(op, "pos_margin", pos_margin, rows)
     _validate.weights(op, weights, x1.shape[0], rows)
-    if not _validate.use_fused(op, impl, rows.device, distance):
+    if not _validate.use_fused(op, impl, rows.device, measure):
         return reference.contrastive_pairs_loss(
             *(x1, x2, similar),
             embeddings=embeddings,
@@ -125,13 +125,13 @@ def contrastive_pairs_loss(
             pos_margin=pos_margin,
             power=power,
             half=half,
-            distance=distance,
+            distance=measure,
             normalize=normalize,
             weights=weights,
             reduction=reduction,
         )
     first, second = given_sides((x1, x2), embeddings, ref_embeddings)
-    found = distances(op, first, second, (distance, normalize))
+    found = distances(op, first, second, (measure, normalize))
     near, far = (at_anchors(each, None, found.dtype) for each in (pos_margin, margin))
     excess = torch.where(similar != 0, found - near, far - found).relu()
     value = excess if power == 1 else excess * excess

@@ -91,8 +91,8 @@ def online_contrastive_loss(
             member, where two rows are of one class if they share at least one.
         margin: how far negatives are pushed, in the unit of the distance: a finite number, a 0-dim
             tensor, or a callable that gives one of these on every call.
-        distance: "euclidean", "sqeuclidean" or "cosine"; see `pairwise_distances`. Not "dot", which
-            has no 0 to measure margins from.
+        distance: a name, an object or a function; see `pairwise_distances`. Not "dot", which has no
+            0 to measure margins from.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         ref_embeddings: (R, D) references to pair with. Without them the embeddings are the
             references, and no row is paired with itself.
@@ -151,14 +151,14 @@ def online_contrastive_loss(
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    given, (distance, normalize) = compared(op, given, distance, normalize)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
     embeddings = given.embeddings
     margin = current(margin)
     _validate.number(op, "margin", margin, embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device, distance):
+    if _validate.use_fused(op, impl, embeddings.device, measure):
         formula = _autograd.PairFormula(
-            *(margin, 0.0, 2, False, weights, distance, normalize, reduction),
+            *(margin, 0.0, 2, False, weights, measure, normalize, reduction),
             with_stats=return_stats,
         )
         loss, numbers = _autograd.online_contrastive(op, given, formula)
@@ -166,7 +166,7 @@ def online_contrastive_loss(
     return reference.online_contrastive_loss(
         **given._asdict(),
         margin=margin,
-        distance=distance,
+        distance=measure,
         normalize=normalize,
         weights=weights,
         reduction=reduction,

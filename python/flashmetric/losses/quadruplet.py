@@ -156,25 +156,25 @@ def quadruplet_loss(
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    given, (distance, normalize) = compared(op, given, distance, normalize)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
     embeddings = given.embeddings
     _validate.no_mask_of_references(op, given)
     margin1, margin2 = current(margin1), current(margin2)
     _validate.number(op, "margin1", margin1, embeddings, embeddings.shape[0])
     _validate.number(op, "margin2", margin2, embeddings, embeddings.shape[0])
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if not _validate.use_fused(op, impl, embeddings.device, distance):
+    if not _validate.use_fused(op, impl, embeddings.device, measure):
         return reference.quadruplet_loss(
             **given._asdict(),
             margin1=margin1,
             margin2=margin2,
-            distance=distance,
+            distance=measure,
             normalize=normalize,
             weights=weights,
             reduction=reduction,
             return_stats=return_stats,
         )
-    terms, dist_ap, dist_an = _mined(op, given, (margin1, margin2), (distance, normalize))
+    terms, dist_ap, dist_an = _mined(op, given, (margin1, margin2), (measure, normalize))
     loss = terms.reduce(weights, reduction)
     return (loss, terms.stats(dist_ap, dist_an, embeddings)) if return_stats else loss
 

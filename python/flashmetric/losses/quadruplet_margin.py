@@ -100,7 +100,7 @@ def quadruplet_margin_loss(
     _validate.flags(op, normalize=normalize)
     roles = {"anchor": anchor, "positive": positive, "negative1": negative1, "negative2": negative2}
     given: Given = (roles, embeddings, ref_embeddings)
-    given, (distance, normalize) = given_rows(op, given, distance, normalize)
+    given, (measure, normalize) = given_rows(op, given, distance, normalize)
     sides, (_, embeddings, ref_embeddings) = tuple(given[0].values()), given
     anchor = sides[0]
     rows, n = anchor if embeddings is None else embeddings, anchor.shape[0]
@@ -108,20 +108,20 @@ def quadruplet_margin_loss(
     _validate.number(op, "margin1", margin1, rows, n)
     _validate.number(op, "margin2", margin2, rows, n)
     _validate.weights(op, weights, n, rows)
-    if not _validate.use_fused(op, impl, rows.device, distance):
+    if not _validate.use_fused(op, impl, rows.device, measure):
         return reference.quadruplet_margin_loss(
             *sides,
             embeddings=embeddings,
             ref_embeddings=ref_embeddings,
             margin1=margin1,
             margin2=margin2,
-            distance=distance,
+            distance=measure,
             normalize=normalize,
             weights=weights,
             reduction=reduction,
         )
     a, p, n1, n2 = given_sides(sides, embeddings, ref_embeddings)
-    pairs, metric = ((a, p), (a, n1), (n1, n2)), (distance, normalize)
+    pairs, metric = ((a, p), (a, n1), (n1, n2)), (measure, normalize)
     dist_ap, dist_an, dist_nn = (distances(op, *pair, metric) for pair in pairs)
     value = quadruplet_value((dist_ap, dist_an, dist_nn), (margin1, margin2))
     every = torch.ones_like(value, dtype=torch.bool)

@@ -125,7 +125,7 @@ def triplet_loss(
         generator: of distance_weighted and random.
         temperature: of soft: a number above 0, in the unit of the distance.
         detach_weights: of soft: no gradient through the softmax weights.
-        distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
+        distance: a name, an object or a function; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         soft_margin: softplus instead of the hinge.
         ref_embeddings: (R, D) references to choose from. Without them the embeddings are the
@@ -208,18 +208,18 @@ def triplet_loss(
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    given, (distance, normalize) = compared(op, given, distance, normalize)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
     embeddings = given.embeddings
     margin = current(margin)
     _validate.number(op, "margin", margin, embeddings, embeddings.shape[0], optional=True)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
     terms = Formula(margin, soft_margin, weights, reduction)
     rule = rule_of(op, options, terms.resolved_margin, embeddings)
-    if not _validate.use_fused(op, impl, embeddings.device, distance):
-        loss, stats = mined_loss(given, (rule, distance, normalize), terms, invalid)
+    if not _validate.use_fused(op, impl, embeddings.device, measure):
+        loss, stats = mined_loss(given, (rule, measure, normalize), terms, invalid)
         return (loss, stats) if return_stats else loss
     formula = _autograd.Formula(
-        *(margin, weights, distance, normalize, soft_margin),
+        *(margin, weights, measure, normalize, soft_margin),
         swap=False,
         count_invalid=invalid == "count",
         reduction=reduction,

@@ -101,7 +101,7 @@ def triplet_margin_loss(
         margin: in the unit of the distance: a finite number, a 0-dim tensor, (T,) one per triplet,
             or a callable that gives one of these on every call. None = 1 for the hinge, 0 for
             softplus.
-        distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
+        distance: a name, an object or a function; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         swap: compare the positive with the negative too (Balntas et al. 2016).
         soft_margin: softplus instead of the hinge.
@@ -156,17 +156,17 @@ def triplet_margin_loss(
     _validate.flags(op, return_stats=return_stats)
     roles = {"anchor": anchor, "positive": positive, "negative": negative}
     sides: Given = (roles, embeddings, ref_embeddings)
-    sides, (distance, normalize) = given_rows(op, sides, distance, normalize)
+    sides, (measure, normalize) = given_rows(op, sides, distance, normalize)
     triplets, (_, embeddings, ref_embeddings) = tuple(sides[0].values()), sides
     anchor = triplets[0]
     rows = anchor if embeddings is None else embeddings
     margin = current(margin)
     _validate.number(op, "margin", margin, rows, anchor.shape[0], optional=True)
     _validate.weights(op, weights, anchor.shape[0], rows)
-    if _validate.use_fused(op, impl, rows.device, distance):
+    if _validate.use_fused(op, impl, rows.device, measure):
         indexed = embeddings is not None
         formula = _autograd.Formula(
-            *(margin, weights, distance, normalize, soft_margin),
+            *(margin, weights, measure, normalize, soft_margin),
             swap=swap,
             count_invalid=False,
             reduction=reduction,
@@ -181,7 +181,7 @@ def triplet_margin_loss(
         embeddings=embeddings,
         ref_embeddings=ref_embeddings,
         margin=margin,
-        distance=distance,
+        distance=measure,
         normalize=normalize,
         swap=swap,
         soft_margin=soft_margin,

@@ -153,7 +153,7 @@ def _squared_gap(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _power(base: Tensor, p: float) -> Tensor:
-    """base^p. A whole p multiplies: the squares of squares that p in binary asks for, from below."""
+    """base^p. A whole p multiplies the squares of squares that p in binary asks for, from below."""
     whole = int(p)
     if p != whole or p > _MULTIPLIED:
         return base**p

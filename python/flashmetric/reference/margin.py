@@ -55,7 +55,7 @@ def margin_loss(
 
 def boundary_loss(
     comparison: Comparison,
-    choice: tuple[Rule, str, bool],
+    choice: tuple[Rule, Distance, bool],
     boundary: tuple[float | Tensor, float | Tensor],
     reduced: tuple[Tensor | None, str],
 ) -> tuple[Tensor, Stats]:

@@ -122,7 +122,12 @@ def mine_triplets(
 
 @torch.no_grad()
 def list_triplets(
-    comparison: Comparison, rule: Rule, distance: Distance, normalize: bool, *, uncovered: bool = False
+    comparison: Comparison,
+    rule: Rule,
+    distance: Distance,
+    normalize: bool,
+    *,
+    uncovered: bool = False,
 ) -> Triplets:
     """The triplets of every rule but soft.
 
@@ -140,7 +145,9 @@ def list_triplets(
 
 
 @torch.no_grad()
-def choose_hard(comparison: Comparison, distance: Distance, normalize: bool) -> tuple[Tensor, Tensor]:
+def choose_hard(
+    comparison: Comparison, distance: Distance, normalize: bool
+) -> tuple[Tensor, Tensor]:
     """The farthest positive and the nearest negative of every query, (B,) int64, or NONE, or
     IGNORED."""
     kept = comparison.kept()[0]

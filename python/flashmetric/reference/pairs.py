@@ -142,7 +142,9 @@ def online_contrastive_loss(
 
 
 @torch.no_grad()
-def _hard_pairs(comparison: Comparison, related: Related, distance: Distance, normalize: bool) -> Tensor:
+def _hard_pairs(
+    comparison: Comparison, related: Related, distance: Distance, normalize: bool
+) -> Tensor:
     """(T,) bool. A NaN bound takes every pair, and a NaN key is always taken: it must show."""
     same = related.same
     if not same.any() or same.all():

@@ -97,7 +97,7 @@ def triplet_loss(
 
 
 def mined_loss(
-    comparison: Comparison, choice: tuple[Rule, str, bool], formula: Formula, invalid: str
+    comparison: Comparison, choice: tuple[Rule, Distance, bool], formula: Formula, invalid: str
 ) -> tuple[Tensor, Stats]:
     """`triplet_loss`, its arguments in groups; choice = (rule, distance, normalize)."""
     rule, metric = choice[0], choice[1:]
