@@ -109,7 +109,11 @@ def test_a_function_is_a_distance_with_one_warning(mining):
 
 ERRORS = [
     (lambda: Minkowski(0.5), ValueError, "[Minkowski] p must be at least 1; got 0.5."),
-    (lambda: Minkowski(*["3"]), TypeError, "[Minkowski] p must be a number; got str."),
+    (
+        lambda: Minkowski("3"),  # type: ignore[arg-type]
+        TypeError,
+        "[Minkowski] p must be a number; got str.",
+    ),
     (Mahalanobis, ValueError, "[Mahalanobis] factor or matrix must be given; got neither."),
     (
         lambda: Mahalanobis(matrix=torch.tensor([[1.0, 2.0], [0.0, 1.0]])),

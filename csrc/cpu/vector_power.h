@@ -7,8 +7,8 @@
 // Numerics: p is split so that its upper part times e is exact. log2 m is within 3u of the truth:
 // its relative error is below 6u (the quotient 2u, the series 2u, the constant 2u), and it is below
 // 1/2. So the fraction is within p (3u + u/2) + (1 + p) u/2, 2^fraction within ln 2 times that and
-// 3u of its own, together less than (4 p + 8) u relative. Truncation: docs/numerics-sums.md. Results
-// below the smallest normal number, and those of subnormal x, are 0. NaN stays NaN.
+// 3u of its own, together less than (4 p + 8) u relative. Truncation: docs/numerics-sums.md.
+// Results below the smallest normal number, and those of subnormal x, are 0. NaN stays NaN.
 #pragma once
 
 #include "simd.h"
