@@ -10,8 +10,9 @@ A document holds pairs of markers; what stands between them is replaced, the res
     <!-- /bench:speed -->
 
 Blocks: claim (one sentence), conditions (one sentence), picture, families (of bench/families.py),
-advice and sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed, milliseconds, memory, limits, avx2,
-overhead. The newest result file counts, unless --results names another.
+advice and sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed,
+milliseconds, memory, limits, avx2, overhead. The newest result file counts, unless --results names
+another.
 """
 
 from __future__ import annotations

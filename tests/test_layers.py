@@ -29,7 +29,7 @@ PYTHON_LAYERS = (
     ("cli",),
     ("functional", "offline"),
     ("losses", "mining", "distances", "samplers", "schedules", "diagnostics"),
-    ("_mining",),
+    ("_mining", "_metrics"),
     ("_validate",),
     ("_autograd",),
     ("_ops",),

@@ -35,6 +35,9 @@ struct Chooser {
   const Ranked<T>* query = nullptr;
   const Ranked<T>* ref = nullptr;
   bool farthest[2] = {};
+  Inner inner = Inner::product;
+  T exponent = 2;
+  T spread = 0;  // of a score, relative to itself
   RowChoices<T> role[2] = {};
   uint8_t* lock = nullptr;      // [padded rows]
   int64_t* rescored = nullptr;  // keys computed to decide
@@ -56,7 +59,8 @@ struct Chooser {
     T best = choices.threshold[i];
     for (uint32_t left = bits; left != 0; left &= left - 1) {
       const int c = __builtin_ctz(left);
-      const T upper = lower[c] + 2 * ref->slack[j + c] + own;
+      const T wider = spread * (lower[c] < 0 ? -lower[c] : lower[c]);
+      const T upper = lower[c] + 2 * ref->slack[j + c] + own + wider;
       best = upper < best ? upper : best;
     }
     __atomic_store(&choices.threshold[i], &best, __ATOMIC_RELAXED);

@@ -43,12 +43,12 @@ struct DenseState {
   }
 };
 
-template <class T, class Distance>
+template <class T>
 struct DenseGradient {
   const DenseProblem& problem;
   const DenseState<T>& state;
   KeyForm key;
-  static constexpr bool difference = Distance::form == Form::difference;
+  const bool difference = key.form == Form::difference;
   static constexpr int cols = kTileCols<T>;
 
   FM_INLINE int64_t features() const { return panels_of(problem.dim, cols) * cols; }
@@ -78,7 +78,7 @@ struct DenseGradient {
   }
 
   // Adds one block of references, as columns of the rows `first` .. `first` + `rows` - 1.
-  FM_NOINLINE void add_columns(int64_t block, int64_t first, int64_t rows) const {
+  FM_NOINLINE void add_columns(int64_t block, int64_t first, int64_t rows, RowScratch<T>&) const {
     const int64_t begin = block * kBlock;
     constexpr int words = kBlock / 32;
     for (int64_t i = 0; i < rows; ++i) {

@@ -37,13 +37,13 @@ struct RowScratch {
   int32_t* listed;            // [stride]
 };
 
-template <class T, class Distance>
+template <class T, Curve curve>
 struct DenseRow {
   const DenseSet<T>& query;
   const DenseSet<T>& ref;
   KeyForm key;
   int64_t dim;
-  Scale<T, Distance> scale;
+  Scale<T, curve> scale;
   int32_t i;   // sorted position
   const T* h;  // [padded]
   T error;     // of every h
@@ -55,20 +55,20 @@ struct DenseRow {
   const double* positive_distance;
   double* positive_slope;
   double* negative_distance;
-  T* coefficient;  // [padded] of negatives, out: d term / d distance * slope of the distance
+  T* coefficient;       // [padded] of negatives, out: d term / d distance * slope of the distance
+  double relative = 0;  // error of h, and of thresholds in T, in proportion to them
 
   FM_INLINE bool is_negative(int64_t j) const { return (negative[j / 32] >> (j % 32) & 1) != 0; }
   FM_INLINE double exact_key(int64_t j) const {
     return pair_key(key, query.rows, query.order[i], ref.rows, ref.order[j], dim);
   }
-  FM_INLINE double exact_distance(int64_t j) const { return Distance::value(exact_key(j)); }
+  FM_INLINE double exact_distance(int64_t j) const { return key.value(exact_key(j)); }
   FM_INLINE bool valid() const { return n_positive > 0 && n_negative > 0; }
 
   // Visits the negatives with low < h < high: sure(j, bits, h) for vectors of those that certainly
   // are, then unsure(j) for each whose float64 key must say.
   template <class Sure, class Unsure>
   FM_INLINE void sweep(double low, double high, const Sure& sure, const Unsure& unsure) const {
-    const double relative = 4 * Precision<T>::roundoff;  // of the thresholds in T
     const auto band = [&](double threshold) {
       const double size = threshold < 0 ? -threshold : threshold;
       return static_cast<double>(error) + (size < Precision<T>::highest ? relative * size : 0);

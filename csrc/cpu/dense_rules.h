@@ -25,8 +25,8 @@ struct RowFactors {
   FM_INLINE double weight_of(int64_t j) const { return static_cast<double>(pair_weight[j]); }
 };
 
-template <class T, class Distance>
-FM_INLINE void note_distances(const DenseRow<T, Distance>& row, RowTotals& totals) {
+template <class T, Curve curve>
+FM_INLINE void note_distances(const DenseRow<T, curve>& row, RowTotals& totals) {
   for (int64_t p = 0; p < row.n_positive; ++p) {
     const double d = row.positive_distance[p];
     totals.sum_ap += d;
@@ -38,8 +38,10 @@ FM_INLINE void note_distances(const DenseRow<T, Distance>& row, RowTotals& total
     totals.sum_an += static_cast<double>(row.scale.distance(row.h[j]));
     nearest = row.h[j] < nearest ? row.h[j] : nearest;
   }
+  const auto reach = static_cast<T>(nearest + 2 * row.error +
+                                    2 * row.relative * (nearest < 0 ? -nearest : nearest));
   for (int64_t j = 0; j < row.ref.n; ++j) {  // not >: NaN is among them
-    if (row.h[j] > nearest + 2 * row.error || !row.is_negative(j)) continue;
+    if (row.h[j] > reach || !row.is_negative(j)) continue;
     const double d = row.exact_distance(j);
     totals.min_an = d < totals.min_an || d != d ? d : totals.min_an;
   }
@@ -101,8 +103,8 @@ struct TripletHinges {
   static constexpr bool of_pairs = false;
   static constexpr bool online = false;
 
-  template <class T, class Distance>
-  static void row(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static void row(const DenseProblem& problem, const DenseRow<T, curve>& row,
                   const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     if (!row.valid()) return;
     const TripletSet set(problem.loss);
@@ -127,8 +129,8 @@ struct TripletHinges {
 
  private:
   // Adds the active triplets of one positive; counts them per negative in `coefficient`.
-  template <class T, class Distance>
-  static double add_positive(const TripletSet& set, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static double add_positive(const TripletSet& set, const DenseRow<T, curve>& row,
                              const RowFactors<T>& factors, int64_t p, RowTotals& totals) {
     const double d_ap = row.positive_distance[p];
     const double limit = d_ap + factors.margin;
@@ -163,8 +165,8 @@ struct TripletHinges {
     return sure_count + more;
   }
 
-  template <class T, class Distance>
-  static double members(const TripletSet& set, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static double members(const TripletSet& set, const DenseRow<T, curve>& row,
                         const RowFactors<T>& factors, int64_t p) {
     if (set.kind == TripletSet::all) return static_cast<double>(row.n_negative);
     const double d_ap = row.positive_distance[p];

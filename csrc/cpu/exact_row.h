@@ -2,7 +2,7 @@
 // Computes the float64 keys of one query row against a run of reference rows: the bits of pair_key,
 // several times faster.
 //
-// Why so: the query is widened (and scaled) once, and kRowsAtOnce references pass by together, each
+// Why so: the query is widened (and mapped) once, and kRowsAtOnce references pass by together, each
 // with its own eight sums: a single chain of dependent additions would leave most of the machine
 // idle. The form is chosen once per call, not once per pair.
 #pragma once
@@ -15,43 +15,48 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 // into 16.
 constexpr int kRowsAtOnce = 4;
 
-// key_sum of the widened query and `count` references from row j on.
-template <Form form, bool scaled, int count, class T>
-FM_INLINE void key_sums(const double* x, const RowView<T>& r, int64_t j, int64_t dim, double* out) {
+// key_sum of the mapped query and `count` references from row j on.
+template <Form form, bool mapped, int count, class T>
+FM_INLINE void key_sums(KeyForm key, const double* x, const RowView<T>& r, int64_t j, int64_t dim,
+                        double* out) {
   const T* rows[count];
-  double scale[count];
+  Mapping map[count];
   Double8 sum[count] = {};
   for (int u = 0; u < count; ++u) {
     rows[u] = r.row(j + u);
-    scale[u] = scaled ? 1.0 / r.clamped_norm(j + u) : 1.0;
+    if constexpr (mapped) map[u] = r.mapping(key, j + u);
   }
-  const auto step = [&](Double8 query, Double8 ref, int u) {
-    if constexpr (scaled) ref = ref * scale[u];
-    sum[u] = accumulate<form, false>(sum[u], query, ref, 1, 1);
+  const auto step = [&](Double8 query, Double8 ref, int u, int64_t features) FM_INLINE_LAMBDA {
+    if constexpr (mapped) ref = map[u].of(ref, features);
+    sum[u] = accumulate<form>(sum[u], query, ref, key.power);
   };
   int64_t k = 0;
   for (; k + 8 <= dim; k += 8) {
     const Double8 query = load8(x + k);
 #pragma GCC unroll 4
-    for (int u = 0; u < count; ++u) step(query, load8(rows[u] + k), u);
+    for (int u = 0; u < count; ++u) step(query, load8(rows[u] + k), u, 8);
   }
   if (k < dim) {
     const Double8 query = load8_partial(x + k, dim - k);
 #pragma GCC unroll 4
-    for (int u = 0; u < count; ++u) step(query, load8_partial(rows[u] + k, dim - k), u);
+    for (int u = 0; u < count; ++u) step(query, load8_partial(rows[u] + k, dim - k), u, dim - k);
   }
 #pragma GCC unroll 4
-  for (int u = 0; u < count; ++u) out[u] = sum8(sum[u]);
+  for (int u = 0; u < count; ++u) out[u] = total8<form>(sum[u]);
 }
 
-template <Form form, bool scaled, class T>
-inline void row_key_sums(const double* x, const RowView<T>& r, int64_t begin, int64_t end,
-                         int64_t dim, double* out) {
-  int64_t j = begin;
-  for (; j + kRowsAtOnce <= end; j += kRowsAtOnce) {
-    key_sums<form, scaled, kRowsAtOnce>(x, r, j, dim, out + (j - begin));
-  }
-  for (; j < end; ++j) key_sums<form, scaled, 1>(x, r, j, dim, out + (j - begin));
+template <Form form, class T>
+inline void row_key_sums(KeyForm key, const double* x, const RowView<T>& r, int64_t begin,
+                         int64_t end, int64_t dim, double* out) {
+  const auto run = [&](auto mapped) {
+    int64_t j = begin;
+    for (; j + kRowsAtOnce <= end; j += kRowsAtOnce) {
+      key_sums<form, mapped.value, kRowsAtOnce>(key, x, r, j, dim, out + (j - begin));
+    }
+    for (; j < end; ++j) key_sums<form, mapped.value, 1>(key, x, r, j, dim, out + (j - begin));
+  };
+  if (key.maps_rows()) return run(std::true_type{});
+  run(std::false_type{});
 }
 
 // out[j - begin] = pair_key(key, x, i, r, j, dim) for begin <= j < end.
@@ -61,22 +66,30 @@ inline void row_keys(KeyForm key, const RowView<T>& x, int64_t i, const RowView<
                      double* x_buffer,  // [dim]
                      double* out) {     // [end - begin]
   const T* query = x.row(i);
-  const double scale = key.scaled ? 1.0 / x.clamped_norm(i) : 1.0;
+  const Mapping map = x.mapping(key, i);
   for (int64_t k = 0; k < dim; ++k) {
-    x_buffer[k] = key.scaled ? static_cast<double>(query[k]) * scale : query[k];
+    const auto wide = static_cast<double>(query[k]);
+    x_buffer[k] = key.maps_rows() ? map.of(wide) : wide;
   }
-  if (key.form == Form::difference) {
-    return key.scaled ? row_key_sums<Form::difference, true>(x_buffer, r, begin, end, dim, out)
-                      : row_key_sums<Form::difference, false>(x_buffer, r, begin, end, dim, out);
-  }
-  if (key.scaled) {
-    row_key_sums<Form::product, true>(x_buffer, r, begin, end, dim, out);
-  } else {
-    row_key_sums<Form::product, false>(x_buffer, r, begin, end, dim, out);
+  switch (key.form) {
+    case Form::difference:
+      row_key_sums<Form::difference>(key, x_buffer, r, begin, end, dim, out);
+      break;
+    case Form::product:
+      row_key_sums<Form::product>(key, x_buffer, r, begin, end, dim, out);
+      break;
+    case Form::absolute:
+      row_key_sums<Form::absolute>(key, x_buffer, r, begin, end, dim, out);
+      break;
+    default:  // as fast as they can be, one by one
+      for (int64_t j = begin; j < end; ++j) out[j - begin] = pair_key(key, x, i, r, j, dim);
+      return;
   }
   for (int64_t j = begin; j < end; ++j) {
-    const double product = out[j - begin];
-    out[j - begin] = key.quotient ? -product / (x.clamped_norm(i) * r.clamped_norm(j)) : -product;
+    double& pair = out[j - begin];
+    if (key.form == Form::product) pair = -pair;
+    if (key.quotient) pair /= x.clamped_norm(i) * r.clamped_norm(j);
+    if (key.relative) pair /= x.clamped_energy(i);
   }
 }
 

@@ -14,7 +14,8 @@ enum class DenseReduction : int { mean, mean_active, mean_pairs, sum, none };
 // Problems reach a table with names already resolved, to positions in the policy lists.
 struct Names {
   int distance = 0;
-  int mining = 0;  // position in Miners or in ListRules
+  double power = 2;  // of Minkowski
+  int mining = 0;    // position in Miners or in ListRules
   int loss = 0;
   Reduction reduction = Reduction::mean;
   DenseReduction dense_reduction = DenseReduction::mean;

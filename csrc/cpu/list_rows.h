@@ -48,8 +48,8 @@ inline void lay_out_list(Arena& arena, const ListProblem& problem, bool slots,
   const int64_t n_ref = problem.ref.n;
   if (slots) lay_out_beyond(arena, problem, state.beyond);
   state.roles.lay_out(arena);
-  state.norm[0] = arena.take<double>(problem.query.n);
-  state.norm[1] = problem.symmetric ? state.norm[0] : arena.take<double>(n_ref);
+  state.norm[0] = take_numbers(arena, problem.query.n);
+  state.norm[1] = problem.symmetric ? state.norm[0] : take_numbers(arena, n_ref);
   state.region = arena.take<int64_t>(kWindow + 1);
   state.listed = arena.take<int64_t>(kWindow);
   const int threads = problem.threads > 1 ? problem.threads : 1;
@@ -69,7 +69,7 @@ inline void lay_out_list(Arena& arena, const ListProblem& problem, bool slots,
   }
 }
 
-template <class T, class Distance>
+template <class T>
 struct AnchorLister {
   const ListProblem& problem;
   const ListState<T>& state;
@@ -123,7 +123,7 @@ struct AnchorLister {
                          double* distance) const {
     for (int64_t j = 0; j < side.n; ++j) keys[j] = all[side.row[j]];
     if (needs.measure == Measure::distance) {
-      for (int64_t j = 0; j < side.n; ++j) distance[j] = Distance::value(keys[j]);
+      for (int64_t j = 0; j < side.n; ++j) distance[j] = key.value(keys[j]);
     } else if (needs.measure == Measure::sphere) {
       for (int64_t j = 0; j < side.n; ++j) distance[j] = square_root(keys[j]);
     }
@@ -132,15 +132,14 @@ struct AnchorLister {
 
 template <class T>
 inline void measure_list(KeyForm key, const ListProblem& problem, ListState<T>& state) {
-  state.query = {static_cast<const T*>(problem.query.data), problem.query.stride, state.norm[0]};
-  state.ref = {static_cast<const T*>(problem.ref.data), problem.ref.stride, state.norm[1]};
-  for (int set = 0; set < (problem.symmetric ? 1 : 2) && key.needs_norms(); ++set) {
+  state.query = view_of<T>(problem.query, state.norm[0]);
+  state.ref = view_of<T>(problem.ref, state.norm[1]);
+  for (int set = 0; set < (problem.symmetric ? 1 : 2); ++set) {
+    if (!key.needs_norms() && !key.needs_means()) break;
     const RowView<T>& rows = set == 0 ? state.query : state.ref;
     const int64_t n = set == 0 ? problem.query.n : problem.ref.n;
     parallel_ranges(state.threads, n, 64, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        state.norm[set][i] = square_root(squared_norm(rows.row(i), problem.dim));
-      }
+      for (int64_t i = begin; i < end; ++i) measure_row(key, rows, i, problem.dim);
     });
   }
 }
@@ -184,11 +183,11 @@ inline void list_window(const Lister& lister, int64_t first, int64_t anchors,
   }
 }
 
-template <class T, class Distance>
-inline void list_rows(ListProblem& problem, int rule) {
+template <class T>
+inline void list_rows(KeyForm named, ListProblem& problem, int rule) {
   Arena arena(problem.workspace);
   ListState<T> state(problem);
-  const bool slots = has_slots(problem, rule);
+  const bool slots = named.of_products() && has_slots(problem, rule);
   lay_out_list(arena, problem, slots, state);
   if (arena.counting()) {
     problem.workspace.bytes = arena.bytes();
@@ -198,12 +197,12 @@ inline void list_rows(ListProblem& problem, int rule) {
                       static_cast<double>(problem.dim);
   state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
   const ListNeeds needs = list_needs(rule, problem);
-  const KeyForm key = needs.measure == Measure::sphere ? KeyForm{Form::difference, false, true}
-                                                       : key_form<Distance>(problem.normalize);
+  const KeyForm key =
+      needs.measure == Measure::sphere ? KeyForm{Form::difference, false, true} : named;
   measure_list(key, problem, state);
   state.roles.build();
   if (slots) find_beyond(key, state.threads, state.beyond);
-  const AnchorLister<T, Distance> lister{problem, state, key, rule, needs};
+  const AnchorLister<T> lister{problem, state, key, rule, needs};
   problem.count = problem.needed = 0;
   for (problem.end = problem.begin; problem.end < problem.query.n;) {
     const int64_t anchors = lay_out_window(lister, problem.end);

@@ -47,7 +47,7 @@ inline void lay_out_mine(Arena& arena, const MineProblem& problem, MineState<T>&
 
 template <class T>
 FM_INLINE void point_at_rows(const Rows& rows, const int32_t* order, int32_t n, Ranked<T>& set) {
-  set.rows = {static_cast<const T*>(rows.data), rows.stride, set.norm};
+  set.rows = view_of<T>(rows, set.norm);
   set.order = order;
   set.n = n;
 }
@@ -59,8 +59,8 @@ inline void prepare(KeyForm key, const MineProblem& problem, MineState<T>& state
   Ranked<T>& ref = problem.symmetric ? state.query : state.ref;
   point_at_rows(problem.query, state.order.query, state.order.n_query, query);
   if (!problem.symmetric) point_at_rows(problem.ref, state.order.ref, state.order.n_ref, ref);
-  measure_rows(query, problem.dim, state.threads);
-  if (!problem.symmetric) measure_rows(ref, problem.dim, state.threads);
+  measure_rows(key, query, problem.dim, state.threads);
+  if (!problem.symmetric) measure_rows(key, ref, problem.dim, state.threads);
   choose_frame(key, query, ref, problem.dim, state.frame);
 
   state.chooser.key = key;
@@ -69,6 +69,9 @@ inline void prepare(KeyForm key, const MineProblem& problem, MineState<T>& state
   state.chooser.ref = &ref;
   state.chooser.farthest[kPositive] = Miner::positive == Seek::farthest;
   state.chooser.farthest[kNegative] = Miner::negative == Seek::farthest;
+  if (!key.of_products()) state.chooser.inner = inner_of(key);
+  state.chooser.exponent = static_cast<T>(key.power);
+  state.chooser.spread = score_spread<T>(key, static_cast<double>(problem.dim));
   state.chooser.rescored = &call_counters.rescored;
   const int64_t query_blocks = blocks_of(query.n);
   const int64_t ref_blocks = problem.symmetric ? 0 : blocks_of(ref.n);

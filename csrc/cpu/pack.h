@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copies rows into blocks [dim][kBlock] (tile.h), on the way mapping them to
-//   y = (x * scale_i - centre) * unit
+//   y = (x * scale_i - shift_i - centre) * unit
 // and summing |y|^2 and <centre, y>. Rows that take no part (padding, or not finite) become zeros.
 //
 // Algorithm: kWidth rows x kWidth features at a time: load along the features, map, transpose in
@@ -17,6 +17,7 @@ template <class T>
 struct PackedRow {
   const T* from;  // [dim], null: a row of zeros
   T scale;        // 1, or the inverse norm
+  T shift = 0;    // 0, or the mean of the features, where rows are compared about it
   T square = 0;   // out: |y|^2
   T along = 0;    // out: <centre * unit, y>
 };
@@ -26,7 +27,16 @@ struct RowMap {
   const T* centre;  // [dim], null: no centring, no unit, no sums
   T unit;           // a power of two
   bool scaled;
+  bool shifted = false;
 };
+
+// The value in the first `count` lanes, zeros behind them.
+template <class T>
+FM_INLINE Vec<T> first_lanes(T value, int64_t count) {
+  Vec<T> lanes = broadcast(value);
+  for (int64_t lane = count; lane < kWidth<T>; ++lane) lanes[lane] = 0;
+  return lanes;
+}
 
 // The mapped features k .. k + count - 1 of one row.
 template <class T>
@@ -36,6 +46,7 @@ FM_INLINE Vec<T> mapped_features(const PackedRow<T>& row, const RowMap<T>& map, 
   const bool whole = count == kWidth<T>;
   Vec<T> y = whole ? load(row.from + k) : load_partial(row.from + k, count);
   if (map.scaled) y = y * row.scale;
+  if (map.shifted) y = y - first_lanes(row.shift, count);
   if (map.centre == nullptr) return y;
   const Vec<T> centre = whole ? load(map.centre + k) : load_partial(map.centre + k, count);
   return (y - centre) * map.unit;

@@ -72,7 +72,8 @@ struct PairGradient {
           const PairFamily& pairs = family[touch / 2 % families];
           const int other = touch % 2 == 0 ? 1 : 0;
           const int64_t t = touch / 2 / families;
-          gradient.add(rows[pairs.role[other]], pairs.row(other, t), pairs.coefficient[t] * scale);
+          gradient.add(rows[pairs.role[other]], pairs.row(other, t), pairs.coefficient[t] * scale,
+                       other == 1);
         }
         gradient.finish(out + i * dim, false);
       }

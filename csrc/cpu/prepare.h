@@ -29,6 +29,7 @@ struct Ranked {
   T* packed = nullptr;  // [blocks][dim][kBlock]
   T* lower[2] = {};     // [blocks * kBlock] by Role: sign * offset - slack, +inf: never a choice
   T* slack = nullptr;   // [blocks * kBlock]
+  T* total = nullptr;   // [blocks * kBlock] sum of the packed features; overlap only
 
   FM_INLINE const T* block(int64_t b, int64_t dim) const { return packed + b * dim * kBlock; }
 };
@@ -47,19 +48,17 @@ struct Frame {
 template <class T>
 FM_INLINE void lay_out_ranked(Arena& arena, const Rows& rows, int64_t dim, Ranked<T>& set) {
   const int64_t padded = blocks_of(rows.n) * kBlock;
-  set.norm = arena.take<double>(rows.n);
+  set.norm = take_numbers(arena, rows.n);
   set.packed = arena.take<T>(padded * dim);
   for (T*& lower : set.lower) lower = arena.take<T>(padded);
   set.slack = arena.take<T>(padded);
+  set.total = arena.take<T>(padded);
 }
 
 template <class Set>
-inline void measure_rows(const Set& set, int64_t dim, int threads) {
+inline void measure_rows(KeyForm key, const Set& set, int64_t dim, int threads) {
   parallel_ranges(threads, set.n, 64, [&](int64_t begin, int64_t end, int) {
-    for (int64_t p = begin; p < end; ++p) {
-      const int32_t row = set.order[p];
-      set.norm[row] = square_root(squared_norm(set.rows.row(row), dim));
-    }
+    for (int64_t p = begin; p < end; ++p) measure_row(key, set.rows, set.order[p], dim);
   });
 }
 
@@ -82,7 +81,8 @@ inline int sample_rows(const Set& set, const Frame<T>& frame, int32_t (&row)[kSa
   return taken;
 }
 
-// Centre: the mean of a sample without outliers. Unit: brings every |y| to at most 2.
+// Centre: the mean of a sample without outliers; 0 where distances are sums over features. Unit:
+// brings every |y| to at most 2; there to at most 1/2, so that no power of a gap exceeds 1.
 template <class T, class Set>
 inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t dim,
                          Frame<T>& frame) {
@@ -93,12 +93,13 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
   const double limit = sampled == 0 ? 0 : 8 * ref.norm[row[sampled / 2]];
   for (int64_t k = 0; k < dim; ++k) frame.centre[k] = 0;
   int used = 0;
-  for (int s = 0; s < sampled && ref.norm[row[s]] <= limit; ++s) ++used;
+  for (int s = 0; s < sampled && ref.norm[row[s]] <= limit && key.of_products(); ++s) ++used;
   for (int s = 0; s < used; ++s) {
     const T* from = ref.rows.row(row[s]);
     const T scale =
         static_cast<T>((key.needs_norms() ? 1.0 / ref.rows.clamped_norm(row[s]) : 1.0) / used);
-    for (int64_t k = 0; k < dim; ++k) frame.centre[k] += from[k] * scale;
+    const T shift = key.relative ? static_cast<T>(ref.rows.mean[row[s]] / used) : T(0);
+    for (int64_t k = 0; k < dim; ++k) frame.centre[k] += from[k] * scale - shift;
   }
   const double centre_norm = square_root(squared_norm(frame.centre, dim));
   double longest = key.needs_norms() ? 1 : 0;
@@ -109,9 +110,11 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
     }
   }
   const double reach = longest + centre_norm;
-  if (reach > 0 && reach < Precision<T>::min_norm) frame.max_norm = -1;
+  const bool vague = relative_error<T>(key, static_cast<double>(dim)) > kWorstError;
+  if (vague || (reach > 0 && reach < Precision<T>::min_norm)) frame.max_norm = -1;
+  const int smaller = key.of_products() ? 0 : 2;
   frame.unit = reach >= Precision<T>::min_norm
-                   ? static_cast<T>(__builtin_ldexp(1, -__builtin_ilogb(reach)))
+                   ? static_cast<T>(__builtin_ldexp(1, -__builtin_ilogb(reach) - smaller))
                    : T(1);
   frame.centre_norm = centre_norm * static_cast<double>(frame.unit);
 }
@@ -125,28 +128,43 @@ FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>&
   const double full = norm * static_cast<double>(row.scale) * static_cast<double>(frame.unit);
   const RowLengths lengths{square_root(static_cast<double>(row.square)), full, frame.centre_norm,
                            static_cast<double>(frame.unit)};
-  const T slack = row_slack<T>(key, lengths, static_cast<double>(dim));
-  const T offset = key.form == Form::difference ? row.square / 2 : -row.along;
+  const T slack =
+      any_slack<T>(key, lengths, static_cast<double>(set.total[at]), static_cast<double>(dim));
+  const T offset = key.form == Form::difference ? row.square / 2
+                   : key.form == Form::product  ? -row.along
+                                                : T(0);
   set.slack[at] = slack;
   for (int role = 0; role < 2; ++role) {
     set.lower[role][at] = (farthest[role] ? -offset : offset) - slack;
   }
 }
 
+// The row at sorted position p, as it is to be packed; and its total.
+template <class T, class Set>
+FM_INLINE PackedRow<T> row_to_pack(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t p,
+                                   const Set& set) {
+  const bool regular = p < set.n && frame.regular(set.norm[set.order[p]]);
+  set.total[p] = 0;
+  if (!regular) return {nullptr, T(1)};
+  const int32_t i = set.order[p];
+  const double scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
+  if (key.form == Form::overlap) {
+    const double sum = set.rows.mean[i] * static_cast<double>(dim);
+    set.total[p] = static_cast<T>(sum * static_cast<double>(frame.unit));
+  }
+  return {set.rows.row(i), static_cast<T>(scale),
+          key.relative ? static_cast<T>(set.rows.mean[i]) : T(0)};
+}
+
 template <class T, class Miner>
 inline void pack_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t block,
                        Ranked<T>& set) {
   constexpr int width = kWidth<T>;
-  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms()};
+  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms(), key.relative};
   for (int group = 0; group < kBlock; group += width) {
     PackedRow<T> row[width];
     for (int r = 0; r < width; ++r) {
-      const int64_t p = block * kBlock + group + r;
-      const bool regular = p < set.n && frame.regular(set.norm[set.order[p]]);
-      row[r].from = regular ? set.rows.row(set.order[p]) : nullptr;
-      row[r].scale = regular && key.needs_norms()
-                         ? static_cast<T>(1.0 / set.rows.clamped_norm(set.order[p]))
-                         : T(1);
+      row[r] = row_to_pack<T>(key, frame, dim, block * kBlock + group + r, set);
     }
     pack_rows<T>(row, map, dim, set.packed + block * dim * kBlock + group);
     for (int r = 0; r < width; ++r) {

@@ -42,8 +42,9 @@ struct RowReduction {
     for (int32_t j = col_begin; j < col_end; j += cols) {
       for (int32_t i = row_begin; i < row_end; i += kTileRows) {
         TileSums<T> sums;
-        multiply_tile<T, Form::product>(rows + (i - row_begin), columns + (j - col_begin), dim,
-                                        sums);
+        compute_tile({rows + (i - row_begin), columns + (j - col_begin), chooser.query->total + i,
+                      chooser.ref->total + j, dim},
+                     sums);
         const int32_t i_end = i + kTileRows < row_end ? i + kTileRows : row_end;
         switch (relation.kind(i, i_end, j, j + cols)) {
           case TileKind::all_positive:
@@ -61,6 +62,18 @@ struct RowReduction {
   }
 
  private:
+  FM_INLINE void compute_tile(const TileInput<T>& in, TileSums<T>& sums) const {
+    if (__builtin_expect(chooser.inner == Inner::product, 1)) {
+      multiply_tile<T, Inner::product>(in.rows, in.cols, dim, sums);
+      return;
+    }
+    TileSums<T> found;  // apart, so that the sums above never leave their registers
+    similarity_tile(chooser.inner, chooser.exponent, in, found);
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int v = 0; v < kTileVecs; ++v) sums[r][v] = found[r][v];
+    }
+  }
+
   // lower - <y_i, y_j> to seek the nearest, lower + <y_i, y_j> the farthest.
   template <int role>
   static FM_INLINE Vec<T> score(Vec<T> lower, Vec<T> sum) {
