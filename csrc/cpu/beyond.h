@@ -2,9 +2,10 @@
 // The semi-hard negatives of a whole batch by tiles (reduce_slots.h), for listing: what list_rows.h
 // otherwise finds in whole rows of float64 keys.
 //
-// Taken for distances of products, class ids and the usual threshold, the positive itself, as long as
-// no class is larger than kMostSlots. Rows that tiles cannot rank (NaN, infinite or enormous values) send the batch
-// back to the keys; so does, for itself, a row without a farther negative or full of near-ties.
+// Taken for distances of products, class ids and the usual threshold, the positive itself, as long
+// as no class is larger than kMostSlots. Rows that tiles cannot rank (NaN, infinite or enormous
+// values) send the batch back to the keys; so does, for itself, a row without a farther negative or
+// full of near-ties.
 #pragma once
 
 #include "list_anchor.h"
