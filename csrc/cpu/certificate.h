@@ -41,6 +41,7 @@ struct RowLengths {
   double full;     // |x * scale| * unit: what the keys are computed from
   double centre;   // |centre| * unit
   double unit;
+  double residual = 0;  // |y - b|, b: y as a narrower tile holds it
 };
 
 template <class T>
@@ -65,6 +66,24 @@ FM_INLINE T row_slack(KeyForm key, RowLengths row, double dim) {
   const double key_unit = row.unit * (key.needs_norms() ? 1 / kMinNorm : 1);
   slack += (dim + 8) * 0x1p-1022 * key_unit * key_unit;
   return static_cast<T>(slack * (1 + 0x1p-20));  // 2^-20: the casts to T round the slack itself
+}
+
+// What to add where tiles multiply b, y rounded to bfloat16, instead of y.
+FM_INLINE float bf16_slack(RowLengths row, double dim) {
+  constexpr double u = Precision<float>::roundoff;
+  // With m = (y + b) / 2 and r = y - b, <y_i, y_j> - <b_i, b_j> = <m_i, r_j> + <r_i, m_j>: at most
+  // |m_i| |r_j| + |r_i| |m_j|, and 2 a b <= t a^2 + b^2 / t for any t. The typical |r| / |y| of
+  // rounding to 8 bits makes the sum smallest.
+  constexpr double t = 0x1.bp-10;
+  const double middle = row.centred + row.residual / 2;
+  double slack = (t * middle * middle + row.residual * row.residual / t) / 2;
+  slack *= 1 + u * (dim + 64);  // |y| and |r| are computed
+  // The unit may add in any order and round each sum badly: 2 dim u |b_i| |b_j|, half a dim beyond
+  // twice what row_slack has.
+  slack += 1.5 * u * dim * row.centred * row.centred / 2;
+  // What squares of r lose when they are flushed to zero.
+  slack += 512 * (dim + 1) * Precision<float>::smallest;
+  return static_cast<float>(slack * (1 + 0x1p-19));
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

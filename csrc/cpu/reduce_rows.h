@@ -20,8 +20,9 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-template <class T, class Miner, class Relation>
+template <class Tiles, class Miner, class Relation>
 struct RowReduction {
+  using T = typename Tiles::Score;
   static constexpr int cols = kTileCols<T>;
   static constexpr int width = kWidth<T>;
   const Chooser<T>& chooser;
@@ -37,13 +38,13 @@ struct RowReduction {
     const auto col_begin = static_cast<int32_t>(col_block * kBlock);
     const int32_t row_end = n_query < row_begin + kBlock ? n_query : row_begin + kBlock;
     const int32_t col_end = n_ref < col_begin + kBlock ? n_ref : col_begin + kBlock;
-    const T* rows = chooser.query->block(row_block, dim);
-    const T* columns = chooser.ref->block(col_block, dim);
+    const uint32_t open = both ? ~0U : open_tiles(row_begin);
     for (int32_t j = col_begin; j < col_end; j += cols) {
       for (int32_t i = row_begin; i < row_end; i += kTileRows) {
+        if ((open >> ((i - row_begin) / kTileRows) & 1) == 0) continue;
         TileSums<T> sums;
-        multiply_tile<T, Form::product>(rows + (i - row_begin), columns + (j - col_begin), dim,
-                                        sums);
+        Tiles::multiply(chooser.query->template tile<Tiles>(i, dim),
+                        chooser.ref->template tile<Tiles>(j, dim), dim, sums);
         const int32_t i_end = i + kTileRows < row_end ? i + kTileRows : row_end;
         switch (relation.kind(i, i_end, j, j + cols)) {
           case TileKind::all_positive:
@@ -61,6 +62,18 @@ struct RowReduction {
   }
 
  private:
+  // Bit t: some row of register tile t of the block takes candidates.
+  FM_INLINE uint32_t open_tiles(int32_t row_begin) const {
+    if (!chooser.last) return ~0U;  // nearly all of them do
+    uint32_t open = 0;
+    for (int r = 0; r < kBlock; ++r) {
+      const bool takes = chooser.role[kPositive].threshold[row_begin + r] > -Precision<T>::highest ||
+                         chooser.role[kNegative].threshold[row_begin + r] > -Precision<T>::highest;
+      open |= static_cast<uint32_t>(takes) << (r / kTileRows);
+    }
+    return open;
+  }
+
   // lower - <y_i, y_j> to seek the nearest, lower + <y_i, y_j> the farthest.
   template <int role>
   static FM_INLINE Vec<T> score(Vec<T> lower, Vec<T> sum) {
