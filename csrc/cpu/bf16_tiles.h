@@ -83,7 +83,7 @@ struct Bf16Tiles {
     pack_pairs(row, map, dim, to);
   }
   static FM_INLINE float slack(KeyForm key, RowLengths row, double dim) {
-    return row_slack<float>(key, row, dim) + bf16_slack(row, dim);
+    return score_slack<float>(key, row, dim) + bf16_slack(row, dim);
   }
 
   static FM_INLINE void multiply(const Packed* rows, const Packed* cols, int64_t dim,

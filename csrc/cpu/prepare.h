@@ -126,19 +126,26 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
   frame.centre_norm = centre_norm * static_cast<double>(frame.unit);
 }
 
-// Writes the bounds of one packed row.
+// Writes the bounds of one packed row. All normalised rows are equally long, so |y|^2 / 2 orders them
+// as product keys do, without the rounding of <centre, y>; `gap` is what a row shorter than kMinNorm,
+// which is not normalised to 1, lacks.
 template <class Tiles, class Miner, class T>
 FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>& row, double norm,
                          int64_t dim, int64_t at, const Ranked<T>& set) {
   constexpr bool farthest[2] = {Miner::positive == Seek::farthest,
                                 Miner::negative == Seek::farthest};
-  const double full = norm * static_cast<double>(row.scale) * static_cast<double>(frame.unit);
-  const RowLengths lengths{square_root(static_cast<double>(row.square)), full, frame.centre_norm,
-                           static_cast<double>(frame.unit),
-                           square_root(static_cast<double>(row.residual))};
+  const auto unit = static_cast<double>(frame.unit);
+  const auto square = static_cast<double>(row.square);
+  RowLengths lengths{square_root(square), norm * row.factor * unit, frame.centre_norm, unit};
+  lengths.residual = square_root(static_cast<double>(row.residual));
+  const bool product = key.form == Form::product;
+  if (product && key.needs_norms() && norm < kMinNorm) {
+    lengths.gap = (unit * unit - lengths.full * lengths.full) / 2;
+  }
+  const T offset = product && !key.needs_norms() ? -row.along
+                                                 : static_cast<T>(square / 2 + lengths.gap);
   const T slack =
       Tiles::slack(key, lengths, static_cast<double>(dim)) * static_cast<T>(slack_factor);
-  const T offset = key.form == Form::difference ? row.square / 2 : -row.along;
   set.slack[at] = slack;
   for (int role = 0; role < 2; ++role) {
     set.lower[role][at] = (farthest[role] ? -offset : offset) - slack;
@@ -149,16 +156,16 @@ template <class Tiles, class Miner, class T>
 inline void pack_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t block,
                        const Ranked<T>& set) {
   constexpr int width = kWidth<T>;
-  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms()};
+  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms(), key.needs_norms()};
   for (int group = 0; group < kBlock; group += width) {
     PackedRow<T> row[width];
     for (int r = 0; r < width; ++r) {
       const int64_t p = block * kBlock + group + r;
       const bool regular = p < set.n && frame.regular(set.norm[set.order[p]]);
       row[r].from = regular ? set.rows.row(set.order[p]) : nullptr;
-      row[r].scale = regular && key.needs_norms()
-                         ? static_cast<T>(1.0 / set.rows.clamped_norm(set.order[p]))
-                         : T(1);
+      if (regular && key.needs_norms()) {
+        row[r].factor = 1.0 / set.rows.clamped_norm(set.order[p]);
+      }
     }
     Tiles::pack(row, map, dim,
                 Tiles::blocks(set) + block * Tiles::depth(dim) * kBlock + group);

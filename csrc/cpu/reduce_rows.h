@@ -38,7 +38,9 @@ struct RowReduction {
     const auto col_begin = static_cast<int32_t>(col_block * kBlock);
     const int32_t row_end = n_query < row_begin + kBlock ? n_query : row_begin + kBlock;
     const int32_t col_end = n_ref < col_begin + kBlock ? n_ref : col_begin + kBlock;
-    const uint32_t open = both ? ~0U : open_tiles(row_begin);
+    const bool serves_columns = both && open_tiles(col_begin) != 0;
+    const uint32_t open = serves_columns ? ~0U : open_tiles(row_begin);
+    if (open == 0) return;
     for (int32_t j = col_begin; j < col_end; j += cols) {
       for (int32_t i = row_begin; i < row_end; i += kTileRows) {
         if ((open >> ((i - row_begin) / kTileRows) & 1) == 0) continue;
@@ -62,14 +64,19 @@ struct RowReduction {
   }
 
  private:
-  // Bit t: some row of register tile t of the block takes candidates.
+  // Bit t: some row of register tile t of the block takes candidates. Rows that were given up do not
+  // (choice.h), and in a batch of near-ties those are soon all.
   FM_INLINE uint32_t open_tiles(int32_t row_begin) const {
-    if (!chooser.last) return ~0U;  // nearly all of them do
+    constexpr T closed = -Precision<T>::highest;
+    const T* positive = chooser.role[kPositive].threshold + row_begin;
+    const T* negative = chooser.role[kNegative].threshold + row_begin;
     uint32_t open = 0;
-    for (int r = 0; r < kBlock; ++r) {
-      const bool takes = chooser.role[kPositive].threshold[row_begin + r] > -Precision<T>::highest ||
-                         chooser.role[kNegative].threshold[row_begin + r] > -Precision<T>::highest;
-      open |= static_cast<uint32_t>(takes) << (r / kTileRows);
+    for (int tile = 0; tile < kBlock / kTileRows; ++tile) {
+      bool takes = false;
+      for (int r = tile * kTileRows; r < (tile + 1) * kTileRows; ++r) {
+        takes |= (positive[r] > closed) | (negative[r] > closed);
+      }
+      open |= static_cast<uint32_t>(takes) << tile;
     }
     return open;
   }

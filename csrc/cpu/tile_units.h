@@ -33,7 +33,7 @@ struct FullTiles {
     pack_rows<T>(row, map, dim, to);
   }
   static FM_INLINE T slack(KeyForm key, RowLengths row, double dim) {
-    return row_slack<T>(key, row, dim);
+    return score_slack<T>(key, row, dim);
   }
   static FM_INLINE void multiply(const Packed* rows, const Packed* cols, int64_t dim,
                                  TileSums<T>& sums) {
