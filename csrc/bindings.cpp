@@ -168,6 +168,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   });
   m.def("reset_counters", &fm::reset_counters);
   m.def("set_slack_factor", &fm::set_slack_factor);
+  m.def("rank_narrow_always", &fm::rank_narrow_always);
   m.def("pair_products", &pair_products);
   m.def("isa", &fm::isa_in_use);
   m.def("isa_is_forced", &fm::isa_is_forced);

@@ -27,9 +27,13 @@ needs_narrow = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _narrow() -> None:
+def _narrow() -> Iterator[None]:
+    """At any size. What this machine cannot run is tested with the tiles that it has."""
     if NARROW in SUPPORTED:
         _C.force_isa(NARROW)
+    _C.rank_narrow_always(True)
+    yield
+    _C.rank_narrow_always(False)
 
 
 def _sample(rows, labels, **options):
@@ -57,7 +61,9 @@ def narrow_data(kind: str, n: int, dim: int, seed: int = 0):
         "halves_equal": lambda: np.tile(rng.standard_normal(((n + 1) // 2, dim)), (2, 1))[:n],
         "below_a_bit": lambda: 1 + 2.0**-9 * rng.integers(-1, 2, (n, dim)),
         "half_way": lambda: (2 * rng.integers(128, 256, (n, dim)) + 1) * 2.0 ** rng.integers(-9, 9),
-        "tight": lambda: rng.standard_normal((n, dim))[labels] + 0.01 * rng.standard_normal((n, dim)),
+        "tight": lambda: (
+            rng.standard_normal((n, dim))[labels] + 0.01 * rng.standard_normal((n, dim))
+        ),
     }[kind]()
     return torch.from_numpy(rows).float(), torch.from_numpy(labels)
 
@@ -88,7 +94,7 @@ def test_the_choice_for_every_relation(kind, labels):
 
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 5, 100])
 def test_equal_rows_of_many_classes(n_classes):
-    """Every reference ties. Few are kept: two of a class, four classes; the lowest is among them."""
+    """Every reference ties. Two of a class and four classes are kept; the lowest is among them."""
     rng = np.random.default_rng(n_classes)
     labels = torch.from_numpy(rng.integers(0, n_classes, 400))
     rows = torch.ones(400, 5)
@@ -101,7 +107,7 @@ def test_equal_rows_of_many_classes(n_classes):
 
 @pytest.mark.parametrize("kind", ["every_row_often", "halves_equal"])
 def test_duplicates_that_are_the_query_itself(kind):
-    """The lowest of equal references is not a candidate where it is the query, of whatever label."""
+    """The lowest of equal rows is no candidate where it is the query, whatever its label."""
     rows, labels = narrow_data(kind, 200, 6)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(2))
     other = labels[order].roll(3)
@@ -192,6 +198,19 @@ def test_the_unit_rounds_as_assumed(n, dim):
         exact = b @ b.T  # products of 8 bits are exact, and 2^-53 is nothing beside 2^-24
         allowed = 2 * dim * 2.0**-24 * (b.abs() @ b.abs().T) + 2 * dim * 2.0**-126
         assert ((_pair_products(x) - exact).abs() <= allowed).all()
+
+
+@needs_narrow
+def test_small_batches_rank_in_float32():
+    """Where it does not pay, the bits are the same and the keys are fewer."""
+    rows, labels = narrow_data("tight", 100, 16)
+    rescored = {}
+    for always in (False, True):
+        _C.rank_narrow_always(always)
+        before = _C.counters()["rescored"]
+        assert_exact_choice(_sample(rows, labels))
+        rescored[always] = _C.counters()["rescored"] - before
+    assert rescored[False] < rescored[True]
 
 
 @needs_narrow

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Compiled for instruction sets that multiply bfloat16 pairs: mining that ranks with them. All else,
-// and what is too small to gain, is done by the kernels of the instruction set below.
+// Compiled for instruction sets that multiply bfloat16 pairs: mining that ranks with them. All
+// else, and what is too small to gain, is done by the kernels of the instruction set below.
 #include "bf16_kernels.h"
 
 #include "../test_hooks.h"
@@ -13,17 +13,29 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-constexpr double kBf16Pairs = 0;
+bool always = false;
+
+namespace {
+
+// Measured on Zen 4, time as a share of float32 tiles: 0.99 at 128 x 128 pairs of 32 features, 0.79
+// at 128 features; 1.0 to 1.1 at 64 x 64 pairs or at 16 features, where tiles are not what takes
+// the time.
+constexpr double kPairs = 128 * 128;
+constexpr int64_t kDim = 32;
+
+bool pays(const MineProblem& problem) {
+  return problem.dtype == DType::float32 &&
+         (always || (problem.dim >= kDim && pair_count(problem) >= kPairs));
+}
+
+}  // namespace
 
 void mine(MineProblem& problem, Names names) {
-  if (problem.dtype != DType::float32 || pair_count(problem) < kBf16Pairs) {
-    return avx512::table.mine(problem, names);
-  }
+  if (!pays(problem)) return avx512::table.mine(problem, names);
   visit_by_index(Distances{}, names.distance, [&](auto distance) {
     const KeyForm key = key_form<decltype(distance)>(problem.normalize);
-    visit_by_index(Miners{}, names.mining, [&](auto miner) {
-      mine_rows<float, Bf16Tiles, decltype(miner)>(key, problem);
-    });
+    visit_by_index(Miners{}, names.mining,
+                   [&](auto miner) { mine_rows<float, Bf16Tiles, decltype(miner)>(key, problem); });
   });
 }
 

@@ -3,7 +3,7 @@
 // rate of float32. What the rounding may have done is part of the bound (certificate.h), so this
 // decides less than float32 tiles do, and never anything else.
 //
-// Layout: a block is [(dim + 1) / 2][kBlock] pairs, 32 bits each, that serve as rows (broadcast) and
+// Layout: a block is [(dim + 1) / 2][kBlock] pairs of 32 bits, that serve as rows (broadcast) and
 // as columns (loaded), like the features of tile.h. Which features share a pair does not matter to
 // an inner product: of each 2 kWidth features the first half is paired with the second, so that no
 // lane has to move.

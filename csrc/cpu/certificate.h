@@ -4,7 +4,8 @@
 //
 // For row i and column j, y = (x * scale - centre) * unit, the score of a role is
 //   score_ij = sign * (offset_j - <y_i, y_j>),  sign +1 to seek the nearest, -1 the farthest,
-//   offset_j = |y_j|^2 / 2 (difference keys, normalised rows)  or  -<centre, y_j> (other product keys),
+//   offset_j = |y_j|^2 / 2 (difference keys)  or  -<centre, y_j> (product keys; of normalised rows
+//   |y_j|^2 / 2 does as well),
 // which orders the columns of a row as the keys do. Tiles hold
 //   lower_ij = fl(sign * offset_j - slack_j -+ <y_i, y_j>),
 // and for every pair   lower_ij - slack_i <= score_ij <= lower_ij + 2 slack_j + slack_i.
@@ -41,7 +42,7 @@ struct RowLengths {
   double full;     // |x * scale| * unit: what the keys are computed from
   double centre;   // |centre| * unit
   double unit;
-  double gap = 0;       // of normalised rows that are shorter: the half square they lack (prepare.h)
+  double gap = 0;  // of normalised rows that are shorter: the half square they lack (prepare.h)
   double residual = 0;  // |y - b|, b: y as a narrower tile holds it
 };
 
@@ -69,8 +70,8 @@ FM_INLINE T row_slack(KeyForm key, RowLengths row, double dim) {
   return static_cast<T>(slack * (1 + 0x1p-20));  // 2^-20: the casts to T round the slack itself
 }
 
-// The slack of a score. Rows that are normalised (in float64, so that y rounds once) and whose offset
-// is |y|^2 / 2 + gap are compared like plain differences; what their keys round is float64 too.
+// The slack of a score. Rows that are normalised (in float64, so that y rounds once) and whose
+// offset is |y|^2 / 2 + gap are compared like plain differences; their keys round in float64 too.
 template <class T>
 FM_INLINE T score_slack(KeyForm key, RowLengths row, double dim) {
   if (!key.needs_norms()) return row_slack<T>(key, row, dim);

@@ -44,7 +44,7 @@ struct Chooser {
   const Ranked<T>* ref = nullptr;
   bool farthest[2] = {};
   RowChoices<T> role[2] = {};
-  uint8_t* lock = nullptr;      // [padded rows]
+  uint8_t* lock = nullptr;        // [padded rows]
   int64_t* rescored = nullptr;    // counts keys computed to decide
   int64_t* candidates = nullptr;  // counts columns that no bound excluded
   bool last = false;  // there is no better bound to come: keys decide, however many candidates
@@ -169,8 +169,8 @@ inline void reset_choices(const Frame<T>& frame, const Chooser<T>& chooser) {
   }
 }
 
-// For the last tiles: only the choices that were given up are open. Returns how many of the rows have
-// one.
+// For the last tiles: only the choices that were given up are open. Returns how many of the rows
+// have one.
 template <class T>
 inline int64_t reopen_choices(const Chooser<T>& chooser) {
   int64_t rows = 0;

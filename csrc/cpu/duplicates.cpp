@@ -12,9 +12,9 @@ namespace {
 // place to the second.
 constexpr int kPerClass = 2;
 
-// Negatives of a query may come from every class but its own, or its own two (Relation::either). The
-// query itself may be the lowest row of one more class. Of four classes one is always left, and its
-// lowest row lies before those of every later class.
+// Negatives of a query may come from every class but its own, or its own two (Relation::either).
+// The query itself may be the lowest row of one more class. Of four classes one is always left, and
+// its lowest row lies before those of every later class.
 constexpr int kClasses = 4;
 
 struct Content {
@@ -88,7 +88,8 @@ void find_duplicates(const Comparison& problem, const Order& order, const Duplic
     Duplicates::Row* const last = std::find_if(
         first, end, [first](const Duplicates::Row& row) { return row.hash != first->hash; });
     Duplicates::Row* const unequal = std::stable_partition(
-        first, last, [&](const Duplicates::Row& row) { return content.equal(first->row, row.row); });
+        first, last,
+        [&](const Duplicates::Row& row) { return content.equal(first->row, row.row); });
     judge(first, unequal, duplicates.redundant);
     first = last;
   }

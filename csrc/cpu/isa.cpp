@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "isa.h"
 
-#include "../test_hooks.h"
-#include "bf16_kernels.h"
-
 #include <atomic>
 #include <cstdlib>
 #include <iterator>
+
+#include "../test_hooks.h"
+#include "bf16_kernels.h"
 
 namespace flashmetric {
 namespace cpu {
@@ -130,6 +130,12 @@ Status force_isa(std::string_view name) {
 }
 
 void set_slack_factor(double factor) { cpu::slack_factor = factor; }
+
+void rank_narrow_always([[maybe_unused]] bool always) {
+#if defined(FLASHMETRIC_HAS_AVX512_BF16)
+  cpu::avx512_bf16::always = always;
+#endif
+}
 
 Status pair_products([[maybe_unused]] const float* rows, int64_t n, int64_t dim,
                      [[maybe_unused]] float* out) {

@@ -15,12 +15,12 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 // How a row is mapped, and what the map found out about it.
 template <class T>
 struct PackedRow {
-  const T* from;   // [dim], null: a row of zeros
-  T scale = 1;     // 1, or the inverse norm
+  const T* from;      // [dim], null: a row of zeros
+  T scale = 1;        // 1, or the inverse norm
   double factor = 1;  // the same, for a map in float64
-  T square = 0;    // out: |y|^2
-  T along = 0;     // out: <centre * unit, y>
-  T residual = 0;  // out: |y - what was packed|^2, if that was less precise
+  T square = 0;       // out: |y|^2
+  T along = 0;        // out: <centre * unit, y>
+  T residual = 0;     // out: |y - what was packed|^2, if that was less precise
 };
 
 template <class T>

@@ -126,9 +126,9 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
   frame.centre_norm = centre_norm * static_cast<double>(frame.unit);
 }
 
-// Writes the bounds of one packed row. All normalised rows are equally long, so |y|^2 / 2 orders them
-// as product keys do, without the rounding of <centre, y>; `gap` is what a row shorter than kMinNorm,
-// which is not normalised to 1, lacks.
+// Writes the bounds of one packed row. All normalised rows are equally long, so |y|^2 / 2 orders
+// them as product keys do, without the rounding of <centre, y>; `gap` is what a row shorter than
+// kMinNorm, which is not normalised to 1, lacks.
 template <class Tiles, class Miner, class T>
 FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>& row, double norm,
                          int64_t dim, int64_t at, const Ranked<T>& set) {
@@ -142,8 +142,8 @@ FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>&
   if (product && key.needs_norms() && norm < kMinNorm) {
     lengths.gap = (unit * unit - lengths.full * lengths.full) / 2;
   }
-  const T offset = product && !key.needs_norms() ? -row.along
-                                                 : static_cast<T>(square / 2 + lengths.gap);
+  const T offset =
+      product && !key.needs_norms() ? -row.along : static_cast<T>(square / 2 + lengths.gap);
   const T slack =
       Tiles::slack(key, lengths, static_cast<double>(dim)) * static_cast<T>(slack_factor);
   set.slack[at] = slack;
@@ -167,8 +167,7 @@ inline void pack_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t 
         row[r].factor = 1.0 / set.rows.clamped_norm(set.order[p]);
       }
     }
-    Tiles::pack(row, map, dim,
-                Tiles::blocks(set) + block * Tiles::depth(dim) * kBlock + group);
+    Tiles::pack(row, map, dim, Tiles::blocks(set) + block * Tiles::depth(dim) * kBlock + group);
     for (int r = 0; r < width; ++r) {
       const int64_t at = block * kBlock + group + r;
       if (row[r].from != nullptr) {

@@ -64,8 +64,8 @@ struct RowReduction {
   }
 
  private:
-  // Bit t: some row of register tile t of the block takes candidates. Rows that were given up do not
-  // (choice.h), and in a batch of near-ties those are soon all.
+  // Bit t: some row of register tile t of the block takes candidates. Rows that were given up do
+  // not (choice.h), and in a batch of near-ties those are soon all.
   FM_INLINE uint32_t open_tiles(int32_t row_begin) const {
     constexpr T closed = -Precision<T>::highest;
     const T* positive = chooser.role[kPositive].threshold + row_begin;

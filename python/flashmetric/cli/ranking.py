@@ -64,7 +64,8 @@ def lines(kernels: Any) -> list[str]:
             again = counts["random, ranked again"] + counts["tight, ranked again"]
             told.append(
                 f"{isa}: {counts['random']:.2f} candidates per row on random rows, "
-                f"{counts['tight']:.2f} on tight classes; {again:.0f} of {2 * ROWS} rows ranked again"
+                f"{counts['tight']:.2f} on tight classes; "
+                f"{again:.0f} of {2 * ROWS} rows ranked again"
             )
     finally:
         kernels.force_isa(usual)
