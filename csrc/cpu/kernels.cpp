@@ -36,9 +36,9 @@ void mine_entry(MineProblem& problem, Names names) {
     const KeyForm key = key_form<decltype(distance)>(problem.normalize);
     visit_by_index(Miners{}, names.mining, [&](auto miner) {
       if (problem.dtype == DType::float32) {
-        mine_rows<float, decltype(miner)>(key, problem);
+        mine_rows<float, FullTiles<float>, decltype(miner)>(key, problem);
       } else {
-        mine_rows<double, decltype(miner)>(key, problem);
+        mine_rows<double, FullTiles<double>, decltype(miner)>(key, problem);
       }
     });
   });
