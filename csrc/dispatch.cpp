@@ -165,7 +165,9 @@ constexpr NamedCounter kCounters[] = {
     {"paired", &cpu::Counters::paired},
     {"pairwise", &cpu::Counters::pairwise},
     {"pairwise_backward", &cpu::Counters::pairwise_backward},
+    {"candidates", &cpu::Counters::candidates},
     {"rescored", &cpu::Counters::rescored},
+    {"fallback_rows", &cpu::Counters::fallback_rows},
     {"brute_rows", &cpu::Counters::brute_rows},
     {"slots", &cpu::Counters::slots},
 };

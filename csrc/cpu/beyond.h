@@ -66,7 +66,7 @@ inline bool has_slots(const ListProblem& problem, int rule) {
 template <class T>
 inline void lay_out_beyond(Arena& arena, const ListProblem& problem, Beyond<T>& beyond) {
   static_cast<Comparison&>(beyond.problem) = problem;
-  lay_out_mine(arena, beyond.problem, beyond.mine);
+  lay_out_mine<FullTiles<T>>(arena, beyond.problem, beyond.mine);
   lay_out_slots(arena, problem.query.n, largest_class(problem), beyond.slots);
   beyond.position = arena.take<int32_t>(problem.query.n);
 }
@@ -98,7 +98,7 @@ inline void count_slots(const Beyond<T>& beyond) {
 template <class T>
 inline void find_beyond(KeyForm key, int threads, Beyond<T>& beyond) {
   beyond.mine.threads = threads;
-  prepare<T, BatchHard>(key, beyond.problem, beyond.mine);
+  prepare<FullTiles<T>, BatchHard>(key, beyond.problem, beyond.mine);
   if (!all_regular(beyond)) return;
   beyond.slots.state = &beyond.mine;
   count_slots(beyond);

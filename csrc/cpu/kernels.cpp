@@ -37,8 +37,10 @@ FM_INLINE KeyForm key_of(const Problem& problem, Names names) {
 void mine_entry(MineProblem& problem, Names names) {
   const KeyForm key = key_of(problem, names);
   visit_by_index(Miners{}, names.mining, [&](auto miner) {
-    visit(problem,
-          [&](auto scalar) { mine_rows<decltype(scalar), decltype(miner)>(key, problem); });
+    visit(problem, [&](auto scalar) {
+      using T = decltype(scalar);
+      mine_rows<T, FullTiles<T>, decltype(miner)>(key, problem);
+    });
   });
 }
 

@@ -48,8 +48,11 @@ extern const KernelTable table;
 // Counts calls; only touched through __atomic builtins. Defined in isa.cpp.
 struct Counters {
   int64_t mine, list_triplets, triplet, dense, paired, pairwise, pairwise_backward;
-  int64_t rescored, brute_rows, slots;
+  int64_t candidates, rescored, fallback_rows, brute_rows, slots;
 };
 extern Counters call_counters;
+
+// For tests: 1, or less to see that a bound that is too small is noticed. Defined in isa.cpp.
+extern double slack_factor;
 
 }  // namespace flashmetric::cpu

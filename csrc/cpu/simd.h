@@ -13,7 +13,9 @@
 #error "FlashMetric's CPU kernels need a compiler with GNU vector extensions (GCC or Clang)."
 #endif
 
-#if defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if defined(__AVX512BF16__) && defined(__AVX512VL__)
+#include "simd_avx512_bf16.h"
+#elif defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__)
 #include "simd_avx2.h"

@@ -120,7 +120,7 @@ struct Slots {
       best.offer(key, row);
       if (best.row == row) which = c;
     }
-    state->chooser.count_rescored(n_candidates + 1);
+    state->chooser.count(0, n_candidates + 1);
     return which;
   }
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from flashmetric import Triplets, functional, reference
 from flashmetric._names import DistanceName, Impl
 from flashmetric._progress import Progress
-from flashmetric.cli import machine
+from flashmetric.cli import machine, ranking
 from flashmetric.cli.table import text_table
 
 __all__ = ["DESCRIPTION", "Outcome", "add_arguments", "check", "run"]
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         rows = [{**asdict(outcome), "passed": outcome.passed} for outcome in outcomes]
         print(json.dumps({"passed": not failed, "seconds": seconds, "outcomes": rows}, indent=1))
     else:
-        print(describe(outcomes, kernels))
+        print(describe(outcomes, kernels), *ranking.lines(kernels), sep="\n")
         verdict = f"FAILED: {len(failed)} of {len(outcomes)}" if failed else "passed"
         print(f"\nselftest {verdict}, {len(outcomes)} combinations in {seconds:.1f} s")
     return 1 if failed else 0
