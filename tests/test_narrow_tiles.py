@@ -119,8 +119,9 @@ def test_duplicates_that_are_the_query_itself(kind):
     assert_exact_choice(sample)
 
 
+@pytest.mark.parametrize("distance", ["euclidean", "snr"])
 @pytest.mark.parametrize("kind", [*NARROW_KINDS, *(f"hard:{kind}" for kind in KINDS)])
-def test_every_isa_makes_the_same_choice(kind):
+def test_every_isa_makes_the_same_choice(kind, distance):
     if kind.startswith("hard:"):
         rows, labels = hard_rows(kind[5:], 260, 40, 30, torch.float32)
     else:
@@ -128,7 +129,7 @@ def test_every_isa_makes_the_same_choice(kind):
     choices = []
     for isa in SUPPORTED:
         _C.force_isa(isa)
-        choices.append(torch.stack([*mine_triplets(rows, labels)]))
+        choices.append(torch.stack([*mine_triplets(rows, labels, distance=distance)]))
     assert all(torch.equal(choices[0], other) for other in choices)
 
 

@@ -82,8 +82,14 @@ struct Bf16Tiles {
                              int64_t dim, Packed* to) {
     pack_pairs(row, map, dim, to);
   }
-  static FM_INLINE float slack(KeyForm key, RowLengths row, double dim) {
-    return score_slack<float>(key, row, dim) + bf16_slack(row, dim);
+  static FM_INLINE float slack(KeyForm key, RowLengths row, double total, double dim) {
+    return score_slack<float>(key, row, total, dim) + bf16_slack(row, dim);
+  }
+  template <class Chooser>
+  static FM_INLINE void compute(const Chooser& chooser, int32_t i, int32_t j, int64_t dim,
+                                TileSums<float>& sums) {
+    multiply(chooser.query->template tile<Bf16Tiles>(i, dim),
+             chooser.ref->template tile<Bf16Tiles>(j, dim), dim, sums);
   }
 
   static FM_INLINE void multiply(const Packed* rows, const Packed* cols, int64_t dim,

@@ -15,13 +15,13 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 // How a row is mapped, and what the map found out about it.
 template <class T>
 struct PackedRow {
-  const T* from;      // [dim], null: a row of zeros
-  T scale = 1;        // 1, or the inverse norm
-  double factor = 1;  // the same, for a map in float64
-  T shift = 0;        // 0, or the mean of the features, where rows are compared about it
-  T square = 0;       // out: |y|^2
-  T along = 0;        // out: <centre * unit, y>
-  T residual = 0;     // out: |y - what was packed|^2, if that was less precise
+  const T* from = nullptr;  // [dim], null: a row of zeros
+  T scale = 1;              // 1, or the inverse norm
+  T shift = 0;              // 0, or the mean of the features, where rows are compared about it
+  double factor = 1;        // as `scale`, for a map in float64
+  T square = 0;             // out: |y|^2
+  T along = 0;              // out: <centre * unit, y>
+  T residual = 0;           // out: |y - what was packed|^2, if that was less precise
 };
 
 template <class T>
@@ -66,11 +66,10 @@ FM_INLINE Vec<T> mapped_features(const PackedRow<T>& row, const RowMap<T>& map, 
   if (row.from == nullptr) return Vec<T>{};
   const bool whole = count == kWidth<T>;
   Vec<T> y = whole ? load(row.from + k) : load_partial(row.from + k, count);
-  Vec<T> centre{};
-  if (map.centre != nullptr) {
-    centre = whole ? load(map.centre + k) : load_partial(map.centre + k, count);
+  if (map.wide) {
+    const Vec<T> from = whole ? load(map.centre + k) : load_partial(map.centre + k, count);
+    return map_in_double<T>(y, from, row.factor, map.unit);
   }
-  if (map.wide) return map_in_double<T>(y, centre, row.factor, map.unit);
   if (map.scaled) y = y * row.scale;
   if (map.shifted) y = y - first_lanes(row.shift, count);
   if (map.centre == nullptr) return y;

@@ -33,6 +33,8 @@ struct Ranked {
   T* slack = nullptr;  // [blocks * kBlock]
   T* total = nullptr;  // [blocks * kBlock] sum of the packed features; overlap only
 
+  FM_INLINE const T* block(int64_t b, int64_t dim) const { return packed + b * dim * kBlock; }
+
   // The first feature of a row or column of tiles.
   template <class Tiles>
   FM_INLINE const typename Tiles::Packed* tile(int64_t row, int64_t dim) const {
@@ -139,18 +141,19 @@ FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>&
                                 Miner::negative == Seek::farthest};
   const auto unit = static_cast<double>(frame.unit);
   const auto square = static_cast<double>(row.square);
-  RowLengths lengths{square_root(square), norm * row.factor * unit, frame.centre_norm, unit};
+  const double scale = key.equally_long() ? row.factor : static_cast<double>(row.scale);
+  RowLengths lengths{square_root(square), norm * scale * unit, frame.centre_norm, unit};
   lengths.residual = square_root(static_cast<double>(row.residual));
-  lengths.total = static_cast<double>(set.total[at]);
   const bool product = key.form == Form::product;
-  if (product && key.needs_norms() && norm < kMinNorm) {
+  if (product && key.equally_long() && norm < kMinNorm) {
     lengths.gap = (unit * unit - lengths.full * lengths.full) / 2;
   }
-  const T offset = !key.of_products()              ? T(0)
-                   : product && !key.needs_norms() ? -row.along
-                                                   : static_cast<T>(square / 2 + lengths.gap);
+  const T offset = !key.of_products()               ? T(0)
+                   : product && !key.equally_long() ? -row.along
+                                                    : static_cast<T>(square / 2 + lengths.gap);
   const T slack =
-      Tiles::slack(key, lengths, static_cast<double>(dim)) * static_cast<T>(slack_factor);
+      Tiles::slack(key, lengths, static_cast<double>(set.total[at]), static_cast<double>(dim)) *
+      static_cast<T>(slack_factor);
   set.slack[at] = slack;
   for (int role = 0; role < 2; ++role) {
     set.lower[role][at] = (farthest[role] ? -offset : offset) - slack;
@@ -161,31 +164,27 @@ FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>&
 template <class T, class Set>
 FM_INLINE PackedRow<T> row_to_pack(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t p,
                                    const Set& set) {
-  const bool regular = p < set.n && frame.regular(set.norm[set.order[p]]);
+  PackedRow<T> row;
   set.total[p] = 0;
-  if (!regular) return {nullptr};
+  if (p >= set.n || !frame.regular(set.norm[set.order[p]])) return row;
   const int32_t i = set.order[p];
+  row.from = set.rows.row(i);
+  row.factor = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
+  row.scale = static_cast<T>(row.factor);
+  if (key.relative) row.shift = static_cast<T>(set.rows.mean[i]);
   if (key.form == Form::overlap) {
     const double sum = set.rows.mean[i] * static_cast<double>(dim);
     set.total[p] = static_cast<T>(sum * static_cast<double>(frame.unit));
   }
-  const double factor = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
-  return {set.rows.row(i), static_cast<T>(factor), factor,
-          key.relative ? static_cast<T>(set.rows.mean[i]) : T(0)};
-}
-
-// Normalised rows that are ranked by products are mapped in float64: score_slack counts on it.
-template <class T>
-FM_INLINE RowMap<T> row_map(KeyForm key, const Frame<T>& frame) {
-  const bool wide = key.needs_norms() && key.of_products() && !key.relative;
-  return {frame.centre, frame.unit, key.needs_norms(), key.relative, wide};
+  return row;
 }
 
 template <class Tiles, class Miner, class T>
 inline void pack_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t block,
                        const Ranked<T>& set) {
   constexpr int width = kWidth<T>;
-  const RowMap<T> map = row_map(key, frame);
+  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms(), key.relative,
+                      key.equally_long()};
   for (int group = 0; group < kBlock; group += width) {
     PackedRow<T> row[width];
     for (int r = 0; r < width; ++r) {

@@ -45,7 +45,7 @@ struct RowReduction {
       for (int32_t i = row_begin; i < row_end; i += kTileRows) {
         if ((open >> ((i - row_begin) / kTileRows) & 1) == 0) continue;
         TileSums<T> sums;
-        compute_tile(i, j, sums);
+        Tiles::compute(chooser, i, j, dim, sums);
         const int32_t i_end = i + kTileRows < row_end ? i + kTileRows : row_end;
         switch (relation.kind(i, i_end, j, j + cols)) {
           case TileKind::all_positive:
@@ -63,24 +63,6 @@ struct RowReduction {
   }
 
  private:
-  FM_INLINE void compute_tile(int32_t i, int32_t j, TileSums<T>& sums) const {
-    const auto* rows = chooser.query->template tile<Tiles>(i, dim);
-    const auto* columns = chooser.ref->template tile<Tiles>(j, dim);
-    if constexpr (Tiles::full) {
-      if (__builtin_expect(chooser.inner != Inner::product, 0)) {
-        TileSums<T> found;  // apart, so that the sums below never leave their registers
-        similarity_tile(chooser.inner, chooser.exponent,
-                        {rows, columns, chooser.query->total + i, chooser.ref->total + j, dim},
-                        found);
-        for (int r = 0; r < kTileRows; ++r) {
-          for (int v = 0; v < kTileVecs; ++v) sums[r][v] = found[r][v];
-        }
-        return;
-      }
-    }
-    Tiles::multiply(rows, columns, dim, sums);
-  }
-
   // Bit t: some row of register tile t of the block takes candidates. Rows that were given up do
   // not (choice.h), and in a batch of near-ties those are soon all.
   FM_INLINE uint32_t open_tiles(int32_t row_begin) const {

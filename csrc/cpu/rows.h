@@ -27,6 +27,8 @@ struct KeyForm {
   FM_INLINE bool needs_norms() const { return quotient || scaled; }
   FM_INLINE bool needs_means() const { return relative || form == Form::overlap; }
   FM_INLINE bool maps_rows() const { return scaled || relative; }
+  // Rows that are normalised, and not changed after that: all of one length, but for the shortest.
+  FM_INLINE bool equally_long() const { return needs_norms() && of_products() && !relative; }
   // Ranked by inner products, not feature by feature.
   FM_INLINE bool of_products() const { return form == Form::difference || form == Form::product; }
 

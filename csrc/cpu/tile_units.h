@@ -7,7 +7,7 @@
 //   blocks   the packed blocks of one set of rows
 //   pack     how kWidth rows come into a block
 //   slack    how far its score may be from the truth (certificate.h)
-//   multiply the loop
+//   compute  the tile
 // This is the plain unit: the dtype of the rows. bf16_tiles.h has a faster, less precise one.
 #pragma once
 
@@ -32,12 +32,25 @@ struct FullTiles {
                              Packed* to) {
     pack_rows<T>(row, map, dim, to);
   }
-  static FM_INLINE T slack(KeyForm key, RowLengths row, double dim) {
-    return key.of_products() ? score_slack<T>(key, row, dim) : elementwise_slack<T>(key, row, dim);
+  static FM_INLINE T slack(KeyForm key, RowLengths row, double total, double dim) {
+    return score_slack<T>(key, row, total, dim);
   }
-  static FM_INLINE void multiply(const Packed* rows, const Packed* cols, int64_t dim,
-                                 TileSums<T>& sums) {
-    multiply_tile<T, Inner::product>(rows, cols, dim, sums);
+  // Rows i .. against columns j .. .
+  template <class Chooser>
+  static FM_INLINE void compute(const Chooser& chooser, int32_t i, int32_t j, int64_t dim,
+                                TileSums<T>& sums) {
+    const T* rows = chooser.query->template tile<FullTiles>(i, dim);
+    const T* cols = chooser.ref->template tile<FullTiles>(j, dim);
+    if (__builtin_expect(chooser.inner == Inner::product, 1)) {
+      multiply_tile<T, Inner::product>(rows, cols, dim, sums);
+      return;
+    }
+    TileSums<T> found;  // apart, so that the sums above never leave their registers
+    similarity_tile(chooser.inner, chooser.exponent,
+                    {rows, cols, chooser.query->total + i, chooser.ref->total + j, dim}, found);
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int v = 0; v < kTileVecs; ++v) sums[r][v] = found[r][v];
+    }
   }
 };
 
