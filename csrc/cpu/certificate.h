@@ -94,16 +94,16 @@ FM_INLINE T score_spread(KeyForm key, double dim) {
   return static_cast<T>(6 * relative_error<T>(key, dim));
 }
 
-// What is absolute in the error of such a tile.
+// What is absolute in the error of such a tile. `total` is the sum of the features, in the frame.
 template <class T>
-FM_INLINE T elementwise_slack(KeyForm key, RowLengths row, double dim) {
+FM_INLINE T elementwise_slack(KeyForm key, RowLengths row, double total, double dim) {
   constexpr double u = Precision<T>::roundoff;
   const double p = key.form == Form::power ? key.power : 1;
   const double flushed = 4 * (dim + 1) * p * Precision<T>::smallest * (row.unit > 1 ? row.unit : 1);
   double slack = flushed;
   if (key.form == Form::overlap) {
     // Of a quotient of sums: relative to them, and that of the key, which is near 1 for near rows.
-    slack = row.total > 0 ? 2 * flushed / row.total : 0;
+    slack = total > 0 ? 2 * flushed / total : 0;
     slack += (key.scaled ? 4 * u : 0) + (dim / 2 + 16) * 0x1p-53;
   } else if (key.scaled) {
     // Features rounded three times; gaps are at most 1, so their powers grow p times as fast.
@@ -114,36 +114,10 @@ FM_INLINE T elementwise_slack(KeyForm key, RowLengths row, double dim) {
   return static_cast<T>(key.form == Form::overlap && !(slack < most) ? most : slack);
 }
 
-// The slack of a score. Rows that are normalised (in float64, so that y rounds once) and whose
-// offset is |y|^2 / 2 + gap are compared like plain differences; their keys round in float64 too.
 template <class T>
-FM_INLINE T score_slack(KeyForm key, RowLengths row, double dim) {
-  if (!key.needs_norms() || key.relative) return row_slack<T>(key, row, dim);
-  double slack = 0x1p-53 * (dim / 4 + 80) * row.full * row.full / 2;
-  slack += 32 * Precision<T>::roundoff * row.gap;
-  const double key_unit = row.unit / kMinNorm;
-  slack += (dim + 8) * 0x1p-1022 * key_unit * key_unit;
-  // 2^-19: like row_slack, and once more for the sum.
-  return row_slack<T>({Form::difference, false, false}, row, dim) +
-         static_cast<T>(slack * (1 + 0x1p-19));
-}
-
-// What to add where tiles multiply b, y rounded to bfloat16, instead of y.
-FM_INLINE float bf16_slack(RowLengths row, double dim) {
-  constexpr double u = Precision<float>::roundoff;
-  // With m = (y + b) / 2 and r = y - b, <y_i, y_j> - <b_i, b_j> = <m_i, r_j> + <r_i, m_j>: at most
-  // |m_i| |r_j| + |r_i| |m_j|, and 2 a b <= t a^2 + b^2 / t for any t. The typical |r| / |y| of
-  // rounding to 8 bits makes the sum smallest.
-  constexpr double t = 0x1.bp-10;
-  const double middle = row.centred + row.residual / 2;
-  double slack = (t * middle * middle + row.residual * row.residual / t) / 2;
-  slack *= 1 + u * (dim + 64);  // |y| and |r| are computed
-  // The unit may add in any order and round each sum badly: up to 2.2 dim u, of which row_slack has
-  // dim u.
-  slack += 1.5 * u * dim * row.centred * row.centred / 2;
-  // What squares of r lose when they are flushed to zero.
-  slack += 512 * (dim + 1) * Precision<float>::smallest;
-  return static_cast<float>(slack * (1 + 0x1p-19));
+FM_INLINE T any_slack(KeyForm key, RowLengths row, double total, double dim) {
+  return key.of_products() ? row_slack<T>(key, row, dim)
+                           : elementwise_slack<T>(key, row, total, dim);
 }
 
 // The slack of a score. Rows that are normalised (in float64, so that y rounds once) and whose

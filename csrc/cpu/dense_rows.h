@@ -73,12 +73,10 @@ inline void pack_dense_block(KeyForm key, const Frame<T>& frame, int64_t dim, in
       set.slack[at] = set.half[at] = 0;
       if (row[r].from == nullptr) continue;
       const double full = set.norm[set.order[at]] * static_cast<double>(row[r].scale) * unit;
-      RowLengths lengths{square_root(static_cast<double>(row[r].square)), full, frame.centre_norm,
-                         unit};
-      lengths.total = static_cast<double>(set.total[at]);
-      const auto features = static_cast<double>(dim);
-      set.slack[at] = key.of_products() ? row_slack<T>(key, lengths, features)
-                                        : elementwise_slack<T>(key, lengths, features);
+      const RowLengths lengths{square_root(static_cast<double>(row[r].square)), full,
+                               frame.centre_norm, unit};
+      set.slack[at] =
+          any_slack<T>(key, lengths, static_cast<double>(set.total[at]), static_cast<double>(dim));
       if (!key.of_products()) continue;
       const auto centre = static_cast<T>(frame.centre_norm * frame.centre_norm / 2);
       set.half[at] = key.form == Form::difference ? row[r].square / 2 : -row[r].along - centre;

@@ -73,6 +73,7 @@ FM_INLINE Vec<T> mapped_features(const PackedRow<T>& row, const RowMap<T>& map, 
   if (map.scaled) y = y * row.scale;
   if (map.shifted) y = y - first_lanes(row.shift, count);
   if (map.centre == nullptr) return y;
+  const Vec<T> centre = whole ? load(map.centre + k) : load_partial(map.centre + k, count);
   return (y - centre) * map.unit;
 }
 

@@ -44,11 +44,10 @@ inline void measure_and_pack(KeyForm key, int64_t dim, int threads, const Pairwi
     for (int64_t group = begin; group < begin + kBlock && set.packed != nullptr; group += width) {
       PackedRow<T> row[width];
       for (int r = 0; r < width; ++r) {
-        row[r] = {nullptr};
+        row[r] = {nullptr, T(1)};
         if (group + r >= end) continue;
         const Mapping map = set.rows.mapping(key, group + r);
-        row[r] = {set.rows.row(group + r), static_cast<T>(map.scale), map.scale,
-                  static_cast<T>(map.shift)};
+        row[r] = {set.rows.row(group + r), static_cast<T>(map.scale), static_cast<T>(map.shift)};
       }
       pack_rows<T>(row, RowMap<T>{nullptr, T(1), key.scaled, key.relative}, dim,
                    set.packed + begin * dim + (group - begin));

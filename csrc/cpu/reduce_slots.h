@@ -72,9 +72,8 @@ struct SlotReduction {
   static FM_INLINE int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
   FM_INLINE void multiply(int32_t i, int32_t j, TileSums<T>& sums) const {
-    using Tiles = FullTiles<T>;
-    Tiles::multiply(slots.query().template tile<Tiles>(i, dim),
-                    slots.ref().template tile<Tiles>(j, dim), dim, sums);
+    multiply_tile<T, Inner::product>(slots.query().block(i / kBlock, dim) + i % kBlock,
+                                     slots.ref().block(j / kBlock, dim) + j % kBlock, dim, sums);
   }
 
   FM_INLINE void set_positives(const Vec<T> (&sums)[kTileVecs], int32_t i, int32_t j) const {
