@@ -32,7 +32,6 @@ LABEL_KINDS = (
 Grid = dict[str, tuple[Any, ...]]  # option -> the values it takes in the rows
 
 _PAIR_OPTIONS: Grid = {"distance": DISTANCES, "normalize": (False, True)}
-_ALL_OPTIONS: Grid = {"distance": DISTANCES + SUMMED, "normalize": (False, True)}
 _SUMMED_OPTIONS: Grid = {"distance": SUMMED, "normalize": (False, True)}
 _WEIGHTS: Grid = {"weights": ("none", "positive", "some_zero")}
 _LOSS_OPTIONS: Grid = {
@@ -101,54 +100,72 @@ _ONE_OF_EACH = [
     for negative in ("semihard", "hard", "easy", "all")
     if positive + negative not in ("semihardsemihard", "semihardall", "allsemihard")
 ]
-# Of each rule: how many rows of triplet_loss and of mine_triplets, and the values of its keywords.
-_RULES: dict[str, tuple[int, int, Grid]] = {
+# Of each rule: how many rows of triplet_loss and of mine_triplets, with distances of products and
+# with sums over features, and the values of its keywords.
+_RULES: dict[str, tuple[tuple[int, int], tuple[int, int], Grid]] = {
     "semihard": (
-        *(11, 10),
+        *((8, 3), (7, 3)),
         {
             "fallback": ("farthest", "drop"),
             "hardness": (None, "0", "tensor 0.25", "0.5", "callable 0.75", "1"),
         },
     ),
-    "all": (10, 4, {}),
-    "semihard_all": (8, 4, {"mining_margin": (None, "0.4")}),
-    "hard_all": (6, 4, {}),
-    "easy_all": (6, 4, {"mining_margin": (None, "-0.2", "tensor -1")}),
-    "easy_hard": (8, len(_ONE_OF_EACH), {"strategies": tuple(_ONE_OF_EACH)}),
-    "distance_weighted": (5, 4, {}),
-    "random": (7, 4, {"n_negatives": (1, 3)}),
-    "soft": (10, 0, {"temperature": (1.0, 2.5), "detach_weights": (False, True)}),
+    "all": ((5, 5), (3, 1), {}),
+    "semihard_all": ((4, 4), (3, 1), {"mining_margin": (None, "0.4")}),
+    "hard_all": ((4, 2), (3, 1), {}),
+    "easy_all": ((4, 2), (3, 1), {"mining_margin": (None, "-0.2", "tensor -1")}),
+    "easy_hard": ((8, 2), (len(_ONE_OF_EACH), 2), {"strategies": tuple(_ONE_OF_EACH)}),
+    "distance_weighted": ((5, 1), (4, 1), {}),
+    "random": ((5, 2), (4, 1), {"n_negatives": (1, 3)}),
+    "soft": ((6, 4), (0, 0), {"temperature": (1.0, 2.5), "detach_weights": (False, True)}),
 }
+
+
+def _of_both(
+    counts: tuple[int, int],
+    products: Grid,
+    factors: Grid,
+    forbidden: Set[Pair] = frozenset(),
+    also: Set[Pair] = frozenset(),
+    **fixed: Any,
+) -> list[Row]:
+    """Rows with distances of products, and rows with sums over features, where `also` holds."""
+    rows = _turns(counts[0], products | factors, forbidden, **fixed)
+    return rows + _turns(counts[1], _SUMMED_OPTIONS | factors, forbidden | also, **fixed)
+
+
 _COUNTS = {"invalid": ("drop", "count")}
 RULE_LOSS = {
-    mining: _turns(
-        count,
-        _ALL_OPTIONS
-        | _LOSS_OPTIONS
+    mining: _of_both(
+        counts,
+        _PAIR_OPTIONS,
+        _LOSS_OPTIONS
         | _RELATION
         | _MOSTLY_SMALL
         | keywords
         # The other rules have no anchor to count that they list no triplet of.
         | (_COUNTS if mining in ("semihard", "all") else {}),
-        _NO_EMPTY_LISTS.get(mining, set()) | _NO_DENSE.get(mining, set()),
+        _NO_EMPTY_LISTS.get(mining, set()),
+        _NO_DENSE.get(mining, set()),
         mining=mining,
     )
-    for mining, (count, _, keywords) in _RULES.items()
+    for mining, (counts, _, keywords) in _RULES.items()
 }
 RULE_TRIPLETS = {
-    mining: _turns(
-        count,
-        _ALL_OPTIONS | _RELATION | _MOSTLY_SMALL | keywords,
+    mining: _of_both(
+        counts,
+        _PAIR_OPTIONS,
+        _RELATION | _MOSTLY_SMALL | keywords,
         _NO_EMPTY_LISTS.get(mining, set()),
         op="mine",
         mining=mining,
     )
-    for mining, (_, count, keywords) in _RULES.items()
+    for mining, (_, counts, keywords) in _RULES.items()
     if mining != "soft"
 }
 
 NO_DOT = tuple(name for name in DISTANCES if name != "dot")  # what losses of pairs compare by
-_NO_DOT: Grid = {"distance": NO_DOT + SUMMED, "normalize": (False, True)}
+_NO_DOT: Grid = {"distance": NO_DOT, "normalize": (False, True)}
 _PAIR_HINGES: Grid = {
     "margin": ("default", "number", "tensor", "callable"),
     "pos_margin": ("default", "number"),
@@ -156,36 +173,41 @@ _PAIR_HINGES: Grid = {
     "half": (False, True),
 }
 _TWO_MARGINS: Grid = {"margins": ("default", "number", "tensor")}
-CONTRASTIVE_LOSS = _turns(
-    14,
-    _NO_DOT
-    | {"reduction": ("mean", "mean_active", "mean_pairs", "sum", "none")}
+CONTRASTIVE_LOSS = _of_both(
+    (10, 4),
+    _NO_DOT,
+    {"reduction": ("mean", "mean_active", "mean_pairs", "sum", "none")}
     | (_PAIR_HINGES | _WEIGHTS | _RELATION | _MOSTLY_SMALL),
     op="contrastive",
 )
-CONTRASTIVE_PAIRS_LOSS = _turns(
-    10,
-    _NO_DOT
-    | (_FORMS | _PAIR_HINGES | _WEIGHTS | _MOSTLY_SMALL)
+CONTRASTIVE_PAIRS_LOSS = _of_both(
+    (6, 4),
+    _NO_DOT,
+    (_FORMS | _PAIR_HINGES | _WEIGHTS | _MOSTLY_SMALL)
     | {"reduction": REDUCTIONS, "similar": ("bool", "int64", "float32", "uint8")},
     op="contrastive_pairs",
 )
-ONLINE_CONTRASTIVE_LOSS = _turns(
-    10,
-    _NO_DOT
-    | {"reduction": ("mean", "sum", "none"), "margin": ("default", "number", "tensor")}
+ONLINE_CONTRASTIVE_LOSS = _of_both(
+    (6, 4),
+    _NO_DOT,
+    {"reduction": ("mean", "sum", "none"), "margin": ("default", "number", "tensor")}
     | (_WEIGHTS | _RELATION | _MOSTLY_SMALL),
     op="online_contrastive",
 )
-QUADRUPLET_LOSS = _turns(
-    9,
-    _NO_DOT | {"reduction": REDUCTIONS} | _TWO_MARGINS | _WEIGHTS | _RELATION | _MOSTLY_SMALL,
+QUADRUPLET_LOSS = _of_both(
+    (8, 2),
+    _NO_DOT,
+    {"reduction": REDUCTIONS} | _TWO_MARGINS | _WEIGHTS | _RELATION | _MOSTLY_SMALL,
     _NO_MASK_OF_REFS,
     op="quadruplet",
 )
 QUADRUPLET_MARGIN_LOSS = _turns(
-    9,
+    5,
     _FORMS | _NO_DOT | {"reduction": REDUCTIONS} | _TWO_MARGINS | _WEIGHTS | _MOSTLY_SMALL,
+    op="quadruplet_margin",
+) + _turns(
+    4,
+    _FORMS | _SUMMED_OPTIONS | {"reduction": REDUCTIONS} | _TWO_MARGINS | _WEIGHTS | _MOSTLY_SMALL,
     op="quadruplet_margin",
 )
 _MARGIN_RULES: dict[str, tuple[int, Grid]] = {
@@ -195,10 +217,10 @@ _MARGIN_RULES: dict[str, tuple[int, Grid]] = {
     "hard": (1, {}),
 }
 MARGIN_LOSS = {
-    mining: _turns(
-        count,
-        _ALL_OPTIONS
-        | {"beta": ("default", "number", "learned", "learned_each"), "reduction": REDUCTIONS}
+    mining: _of_both(
+        (count, 1),
+        _PAIR_OPTIONS,
+        {"beta": ("default", "number", "learned", "learned_each"), "reduction": REDUCTIONS}
         | {"margin": ("default", "number", "callable")}
         | (_WEIGHTS | _RELATION | _MOSTLY_SMALL | keywords),
         op="margin_loss",
