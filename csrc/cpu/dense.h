@@ -85,12 +85,10 @@ struct DenseRows {
     }
   }
 
-  // Marks the pairs whose distance must be taken by difference, and takes it: in float64 all of
-  // them, for what expansions lose there nothing wider could give back.
+  // Marks the pairs whose distance must be taken by difference, and takes it.
   FM_INLINE void refine(const DenseRow<T, curve>& row, T* h, uint32_t* near) const {
     const int64_t i = row.i;
     const bool regular = state.frame.regular(state.query.norm[state.query.order[i]]);
-    const bool every = !regular || sizeof(T) == sizeof(double);
     const bool difference = key.form == Form::difference;
     const int32_t self = state.order.self[i];
     for (int64_t word = 0; word < state.stride / 32; ++word) {
@@ -99,7 +97,7 @@ struct DenseRows {
         const Vec<T> lengths = load(row.ref.half + j) + state.query.half[i];
         bits |= le_bits(load(h + j), lengths * T(kNear)) << (j % 32);
       }
-      if (every) bits = ~0u;
+      if (!regular) bits = ~0u;
       bits |= state.irregular_bits[word];
       bits &= bit_range(static_cast<int32_t>(-word * 32),
                         static_cast<int32_t>(row.ref.n - word * 32), 32);
@@ -107,7 +105,7 @@ struct DenseRows {
       near[word] = bits;
       for (; bits != 0; bits &= bits - 1) {
         const int64_t j = word * 32 + __builtin_ctz(bits);
-        h[j] = static_cast<T>(row.scale.half(row.pair_value_of(j)));
+        h[j] = static_cast<T>(row.scale.half(row.exact_key(j)));
       }
     }
   }

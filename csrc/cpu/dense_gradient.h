@@ -5,7 +5,6 @@
 
 #include "arena.h"
 #include "dense_rules.h"
-#include "gradient_row.h"
 #include "parallel.h"
 #include "weighted_sums.h"
 
@@ -111,18 +110,18 @@ struct DenseGradient {
     const double weight = state.weight[side][p];
     // The row once more in float64: the rounding of its packed copy would be multiplied by the sum
     // of all its coefficients.
-    const double norm = key.needs_norms() ? set.rows.clamped_norm(row) : 1.0;
+    const double scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(row) : 1.0;
     const T* x = set.rows.row(row);
     bool touched = false;
     for (int64_t k = 0; k < problem.dim; ++k) {
       const double centre = static_cast<double>(state.frame.centre[k]);
-      const double y = difference ? static_cast<double>(x[k]) / norm - centre : centre;
+      const double y = difference ? static_cast<double>(x[k]) * scale - centre : centre;
       const double own = weight == 0 ? 0.0 : weight * y * unit;
       buffer[k] = (difference ? own - sums[k] : own + sums[k]) / unit * factor;
       touched = touched || buffer[k] != 0;
     }
     T* out = static_cast<T*>(problem.grad[side]) + row * problem.dim;
-    if (touched) through_norm(key, set.rows, row, problem.dim, buffer);
+    project(set, row, touched, buffer);
     for (int64_t k = 0; k < problem.dim; ++k) out[k] = static_cast<T>(buffer[k]);
   }
 
@@ -150,14 +149,14 @@ struct DenseGradient {
     const int64_t i = set.order[own];
     const int64_t j = from.order[other];
     const double c = static_cast<double>(coefficient) * static_cast<double>(state.frame.unit);
-    const double own_norm = key.needs_norms() ? set.rows.clamped_norm(i) : 1.0;
-    const double other_norm = key.needs_norms() ? from.rows.clamped_norm(j) : 1.0;
+    const double own_scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
+    const double other_scale = key.needs_norms() ? 1.0 / from.rows.clamped_norm(j) : 1.0;
     const T* x = set.rows.row(i);
     const T* r = from.rows.row(j);
     double* sums = state.sums[side] + own * features();
     for (int64_t k = 0; k < problem.dim; ++k) {
-      const double theirs = static_cast<double>(r[k]) / other_norm;
-      sums[k] += difference ? -c * (static_cast<double>(x[k]) / own_norm - theirs) : c * theirs;
+      const double theirs = static_cast<double>(r[k]) * other_scale;
+      sums[k] += difference ? -c * (static_cast<double>(x[k]) * own_scale - theirs) : c * theirs;
     }
   }
 
@@ -190,6 +189,19 @@ struct DenseGradient {
                              terms.panel + p * terms.padded() * cols,
                              state.sums[0] + (i + r) * features() + p * cols);
       }
+    }
+  }
+
+  // Through the normalisation of the row, where there is one (gradient_row.h).
+  FM_INLINE void project(const DenseSet<T>& set, int64_t row, bool touched, double* g) const {
+    if (!key.needs_norms() || !touched) return;
+    const double scale = 1.0 / set.rows.clamped_norm(row);
+    const T* x = set.rows.row(row);
+    double along = 0;
+    for (int64_t k = 0; k < problem.dim; ++k) along += g[k] * (static_cast<double>(x[k]) * scale);
+    for (int64_t k = 0; k < problem.dim; ++k) {
+      const double z = static_cast<double>(x[k]) * scale;
+      g[k] = set.norm[row] < kMinNorm ? 0.0 : (g[k] - along * z) * scale;
     }
   }
 };

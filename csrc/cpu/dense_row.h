@@ -62,10 +62,6 @@ struct DenseRow {
   FM_INLINE double exact_key(int64_t j) const {
     return pair_key(key, query.rows, query.order[i], ref.rows, ref.order[j], dim);
   }
-  // The key as a value (keys.h): not what decides.
-  FM_INLINE double pair_value_of(int64_t j) const {
-    return pair_value(key, query.rows, query.order[i], ref.rows, ref.order[j], dim);
-  }
   FM_INLINE double exact_distance(int64_t j) const { return key.value(exact_key(j)); }
   FM_INLINE bool valid() const { return n_positive > 0 && n_negative > 0; }
 

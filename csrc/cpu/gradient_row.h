@@ -39,12 +39,12 @@ FM_NOINLINE void through_norm(KeyForm key, const RowView<T>& rows, int64_t i, in
                               double* g) {
   if (!key.needs_norms()) return;
   const T* x = rows.row(i);
-  const double norm = rows.clamped_norm(i);
+  const double scale = 1.0 / rows.clamped_norm(i);
   double along = 0;
-  for (int64_t k = 0; k < dim; ++k) along += g[k] * (static_cast<double>(x[k]) / norm);
+  for (int64_t k = 0; k < dim; ++k) along += g[k] * (static_cast<double>(x[k]) * scale);
   for (int64_t k = 0; k < dim; ++k) {
-    const double z = static_cast<double>(x[k]) / norm;
-    g[k] = rows.norm[i] < kMinNorm ? 0.0 : (g[k] - along * z) / norm;
+    const double z = static_cast<double>(x[k]) * scale;
+    g[k] = rows.norm[i] < kMinNorm ? 0.0 : (g[k] - along * z) * scale;
   }
 }
 
@@ -182,11 +182,9 @@ class GradientRow {
 
   template <Form form, bool relative>
   FM_INLINE Double8 step(Double8 sum, Double8 x, Double8 other, const GradientPair<T>& pair) const {
-    // As in pair_value: of float64 rows a quotient rounds once, a product with the inverse thrice.
-    const bool divided = sizeof(T) == sizeof(double) && key_.scaled;
-    const Double8 o = divided ? other / pair.norm : other * pair.map.scale;
-    if constexpr (form == Form::product) return sum + o * pair.coefficient;
-    const Double8 z = divided ? x / norm_ : x * map_.scale;
+    if constexpr (form == Form::product) return sum + other * (pair.map.scale * pair.coefficient);
+    const Double8 z = x * map_.scale;
+    const Double8 o = other * pair.map.scale;
     if constexpr (relative) {
       return sum + ((z - map_.shift) - (o - pair.map.shift)) * pair.coefficient;
     } else if constexpr (form == Form::difference) {
@@ -194,7 +192,9 @@ class GradientRow {
     } else if constexpr (form == Form::absolute) {
       return sum + signs8(z - o) * pair.coefficient;
     } else if constexpr (form == Form::power) {
-      const Double8 gap = z - o;
+      Double8 gap = z - o;
+      // As in pair_value: a quotient rounds once.
+      if (sizeof(T) == sizeof(double) && key_.scaled) gap = x / norm_ - other / pair.norm;
       return sum + raised(absolute(gap), key_.power - 1) * signs8(gap) * pair.coefficient;
     } else if constexpr (form == Form::maximum) {
       const Double8 gap = z - o;
