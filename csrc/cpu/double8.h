@@ -98,6 +98,14 @@ FM_INLINE Double8 by_sign8(Double8 v, double below, double zero, double above) {
   return v;
 }
 
+// The numbers; 0 in place of NaN.
+FM_INLINE Double8 finite8(Double8 v) {
+  for (int p = 0; p < Double8::parts; ++p) {
+    v.part[p] = v.part[p] == v.part[p] ? v.part[p] : Vec<double>{};
+  }
+  return v;
+}
+
 // -1, 0 or 1; 0 of NaN.
 FM_INLINE Double8 signs8(Double8 v) { return by_sign8(v, -1, 0, 1); }
 

@@ -159,24 +159,46 @@ class GradientRow {
       Double8 sum[unroll];
 #pragma GCC unroll 4
       for (int u = 0; u < unroll; ++u) sum[u] = load8(buffer_ + k + 8 * u);
+      Double8 lost[unroll] = {};
       for (int p = 0; p < pending_; ++p) {
 #pragma GCC unroll 4
         for (int u = 0; u < unroll; ++u) {
-          sum[u] = step<form, relative>(sum[u], load8(row_ + k + 8 * u),
-                                        load8(batch_[p].other + k + 8 * u), batch_[p]);
+          add_step<form, relative>(sum[u], lost[u], load8(row_ + k + 8 * u),
+                                   load8(batch_[p].other + k + 8 * u), batch_[p]);
         }
       }
 #pragma GCC unroll 4
-      for (int u = 0; u < unroll; ++u) std::memcpy(buffer_ + k + 8 * u, &sum[u], sizeof sum[u]);
+      for (int u = 0; u < unroll; ++u) {
+        sum[u] = sum[u] + lost[u];
+        std::memcpy(buffer_ + k + 8 * u, &sum[u], sizeof sum[u]);
+      }
     }
     for (; k < dim_; k += 8) {
       const int64_t count = dim_ - k < 8 ? dim_ - k : 8;
       Double8 sum = load8_partial(buffer_ + k, count);
+      Double8 lost = {};
       for (int p = 0; p < pending_; ++p) {
-        sum = step<form, relative>(sum, load8_partial(row_ + k, count),
-                                   load8_partial(batch_[p].other + k, count), batch_[p]);
+        add_step<form, relative>(sum, lost, load8_partial(row_ + k, count),
+                                 load8_partial(batch_[p].other + k, count), batch_[p]);
       }
+      sum = sum + lost;
       std::memcpy(buffer_ + k, &sum, static_cast<size_t>(count) * sizeof(double));
+    }
+  }
+
+  // Adds a step. Of float64 rows what rounding takes from the sum is kept aside (Knuth's two-sum);
+  // infinite sums have lost nothing that could be named.
+  template <Form form, bool relative>
+  FM_INLINE void add_step(Double8& sum, Double8& lost, Double8 x, Double8 other,
+                          const GradientPair<T>& pair) const {
+    if constexpr (sizeof(T) < sizeof(double)) {
+      sum = step<form, relative>(sum, x, other, pair);
+    } else {
+      const Double8 term = step<form, relative>(Double8{}, x, other, pair);
+      const Double8 total = sum + term;
+      const Double8 added = total - sum;
+      lost = lost + finite8((sum - (total - added)) + (term - added));
+      sum = total;
     }
   }
 
