@@ -32,6 +32,7 @@ LABEL_KINDS = (
 Grid = dict[str, tuple[Any, ...]]  # option -> the values it takes in the rows
 
 _PAIR_OPTIONS: Grid = {"distance": DISTANCES, "normalize": (False, True)}
+_TWICE = 2 * len(SUMMED)  # rows of ops whose other rows cover all pairs of options
 _SUMMED_OPTIONS: Grid = {"distance": SUMMED, "normalize": (False, True)}
 _WEIGHTS: Grid = {"weights": ("none", "positive", "some_zero")}
 _LOSS_OPTIONS: Grid = {
@@ -81,16 +82,16 @@ def _turns(
 
 _LOSS_ROWS = _LOSS_OPTIONS | _RELATION | {"invalid": ("drop", "count")} | _SHAPES
 TRIPLET_LOSS = covering_rows(_PAIR_OPTIONS | _LOSS_ROWS, _NO_IGNORE) + _turns(
-    13, _SUMMED_OPTIONS | _LOSS_ROWS
+    _TWICE, _SUMMED_OPTIONS | _LOSS_ROWS
 )
 _GIVEN_ROWS = _FORMS | {"swap": (False, True)} | _LOSS_OPTIONS | _SHAPES
 TRIPLET_MARGIN_LOSS = covering_rows(_PAIR_OPTIONS | _GIVEN_ROWS) + _turns(
-    10, _SUMMED_OPTIONS | _GIVEN_ROWS
+    _TWICE, _SUMMED_OPTIONS | _GIVEN_ROWS
 )
 _SIDES: Grid = {"y": (False, True)} | _SHAPES
 PAIRWISE_DISTANCES = covering_rows(_PAIR_OPTIONS | _SIDES) + _turns(14, _SUMMED_OPTIONS | _SIDES)
 MINE_TRIPLETS = covering_rows(_PAIR_OPTIONS | _RELATION | _SHAPES, _NO_IGNORE) + _turns(
-    12, _SUMMED_OPTIONS | _RELATION | _SHAPES
+    _TWICE, _SUMMED_OPTIONS | _RELATION | _SHAPES
 )
 
 

@@ -26,7 +26,7 @@ struct GradientPair {
   Mapping map;         // of the other row
   double norm;         // 1, or that of the other row
   double coefficient;  // d loss / d distance * slope of the distance, per unit of direction
-  double extreme = 0;  // the largest gap, or J
+  double extreme = 0;  // the largest gap, J, or of a relative query its d
 };
 
 // 32: the pairs of one row mostly fit, and the list stays in registers' reach (2 KiB of L1).
@@ -100,8 +100,8 @@ class GradientRow {
       const RowView<T>& of = query ? *own_ : rows;
       const int64_t row = query ? index_ : j;
       pair.coefficient = of.constant(row) ? 0.0 : pair.coefficient / of.energy[row];
-      // The query is in the divisor as well: its z gets 1 - d in place of 1, all d at the end.
-      if (query) back_ += pair.coefficient * pair_key(key_, *own_, index_, rows, j, dim_);
+      // The query is in the divisor as well: its z gets 1 - d in place of 1.
+      pair.extreme = query ? pair_key(key_, *own_, index_, rows, j, dim_) : 0.0;
     } else if (key_.form == Form::maximum) {
       pair.extreme = pair_key(key_, *own_, index_, rows, j, dim_);
       Double8 ties = {};
@@ -121,10 +121,6 @@ class GradientRow {
   FM_INLINE void flush() {
     flush_pairs();
     pending_ = 0;
-    for (int64_t k = 0; k < dim_ && back_ != 0; ++k) {
-      buffer_[k] -= back_ * map_.of(static_cast<double>(row_[k]));
-    }
-    back_ = 0;
   }
 
   FM_INLINE void flush_pairs() {
@@ -208,7 +204,8 @@ class GradientRow {
     const Double8 z = x * map_.scale;
     const Double8 o = other * pair.map.scale;
     if constexpr (relative) {
-      return sum + ((z - map_.shift) - (o - pair.map.shift)) * pair.coefficient;
+      const Double8 about = z - map_.shift;
+      return sum + ((about - (o - pair.map.shift)) - about * pair.extreme) * pair.coefficient;
     } else if constexpr (form == Form::difference) {
       return sum + (z - o) * pair.coefficient;
     } else if constexpr (form == Form::absolute) {
@@ -235,7 +232,6 @@ class GradientRow {
   const T* row_ = nullptr;
   Mapping map_;
   double norm_ = 1;
-  double back_ = 0;  // of a relative query: sum of coefficient * d
   int pending_ = 0;
   bool untouched_ = true;
   GradientPair<T> batch_[kPairBatch];
