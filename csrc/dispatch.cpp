@@ -153,6 +153,8 @@ constexpr NamedCounter kCounters[] = {
     {"pairwise_backward", &cpu::Counters::pairwise_backward},
     {"rescored", &cpu::Counters::rescored},
     {"brute_rows", &cpu::Counters::brute_rows},
+    {"dense_blocks", &cpu::Counters::dense_blocks},
+    {"sorted_anchors", &cpu::Counters::sorted_anchors},
 };
 
 }  // namespace

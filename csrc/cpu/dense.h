@@ -21,6 +21,7 @@
 #include "dense_gradient.h"
 #include "dense_pair_rules.h"
 #include "dense_soft_rules.h"
+#include "exact_row.h"
 #include "kernels.h"
 #include "scatter_pairs.h"
 
@@ -67,6 +68,7 @@ struct DenseRows {
                               scratch.positive_distance,
                               scratch.positive_slope,
                               scratch.negative_distance,
+                              scratch.sort,
                               c};
     row.error = 2 * (state.query.slack[i] + state.most_slack);
     refine(row, scratch.h, near);
@@ -121,8 +123,10 @@ struct DenseRows {
         scratch.h[word * 32 + __builtin_ctz(bits)] = __builtin_huge_val();
       }
     }
+    const ListedRows<T> positives{row.ref.rows, row.ref.order, scratch.positive};
+    listed_keys(key, row.query.rows, row.query.order[row.i], positives, row.n_positive, problem.dim,
+                scratch.widened, scratch.positive_key);
     for (int64_t p = 0; p < row.n_positive; ++p) {
-      scratch.positive_key[p] = row.exact_key(scratch.positive[p]);
       scratch.positive_distance[p] = Distance::value(scratch.positive_key[p]);
       scratch.positive_slope[p] = 0;
     }

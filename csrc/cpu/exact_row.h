@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Computes the float64 keys of one query row against a run of reference rows: the bits of pair_key,
-// several times faster.
+// Computes the float64 keys of one query row against a list of reference rows: the bits of
+// pair_key, several times faster.
 //
 // Why so: the query is widened (and scaled) once, and kRowsAtOnce references pass by together, each
 // with its own eight sums: a single chain of dependent additions would leave most of the machine
@@ -15,15 +15,26 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 // into 16.
 constexpr int kRowsAtOnce = 4;
 
-// key_sum of the widened query and `count` references from row j on.
+// References order[listed[0]], order[listed[1]], ...
+template <class T>
+struct ListedRows {
+  const RowView<T>& rows;
+  const int32_t* order;
+  const int32_t* listed;
+
+  FM_INLINE int64_t operator[](int64_t j) const { return order[listed[j]]; }
+};
+
+// key_sum of the widened query and `count` references from number j of the list on.
 template <Form form, bool scaled, int count, class T>
-FM_INLINE void key_sums(const double* x, const RowView<T>& r, int64_t j, int64_t dim, double* out) {
+FM_INLINE void key_sums(const double* x, const ListedRows<T>& list, int64_t j, int64_t dim,
+                        double* out) {
   const T* rows[count];
   double scale[count];
   Double8 sum[count] = {};
   for (int u = 0; u < count; ++u) {
-    rows[u] = r.row(j + u);
-    scale[u] = scaled ? 1.0 / r.clamped_norm(j + u) : 1.0;
+    rows[u] = list.rows.row(list[j + u]);
+    scale[u] = scaled ? 1.0 / list.rows.clamped_norm(list[j + u]) : 1.0;
   }
   const auto step = [&](Double8 query, Double8 ref, int u) {
     if constexpr (scaled) ref = ref * scale[u];
@@ -45,38 +56,38 @@ FM_INLINE void key_sums(const double* x, const RowView<T>& r, int64_t j, int64_t
 }
 
 template <Form form, bool scaled, class T>
-inline void row_key_sums(const double* x, const RowView<T>& r, int64_t begin, int64_t end,
-                         int64_t dim, double* out) {
-  int64_t j = begin;
-  for (; j + kRowsAtOnce <= end; j += kRowsAtOnce) {
-    key_sums<form, scaled, kRowsAtOnce>(x, r, j, dim, out + (j - begin));
+inline void list_key_sums(const double* x, const ListedRows<T>& list, int64_t n, int64_t dim,
+                          double* out) {
+  int64_t j = 0;
+  for (; j + kRowsAtOnce <= n; j += kRowsAtOnce) {
+    key_sums<form, scaled, kRowsAtOnce>(x, list, j, dim, out + j);
   }
-  for (; j < end; ++j) key_sums<form, scaled, 1>(x, r, j, dim, out + (j - begin));
+  for (; j < n; ++j) key_sums<form, scaled, 1>(x, list, j, dim, out + j);
 }
 
-// out[j - begin] = pair_key(key, x, i, r, j, dim) for begin <= j < end.
+// out[j] = pair_key(key, x, i, list.rows, list[j], dim) for j < n.
 template <class T>
-inline void row_keys(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& r,
-                     int64_t begin, int64_t end, int64_t dim,
-                     double* x_buffer,  // [dim]
-                     double* out) {     // [end - begin]
+FM_NOINLINE void listed_keys(KeyForm key, const RowView<T>& x, int64_t i, const ListedRows<T>& list,
+                             int64_t n, int64_t dim,
+                             double* x_buffer,  // [dim]
+                             double* out) {     // [n]
   const T* query = x.row(i);
   const double scale = key.scaled ? 1.0 / x.clamped_norm(i) : 1.0;
   for (int64_t k = 0; k < dim; ++k) {
     x_buffer[k] = key.scaled ? static_cast<double>(query[k]) * scale : query[k];
   }
   if (key.form == Form::difference) {
-    return key.scaled ? row_key_sums<Form::difference, true>(x_buffer, r, begin, end, dim, out)
-                      : row_key_sums<Form::difference, false>(x_buffer, r, begin, end, dim, out);
+    return key.scaled ? list_key_sums<Form::difference, true>(x_buffer, list, n, dim, out)
+                      : list_key_sums<Form::difference, false>(x_buffer, list, n, dim, out);
   }
   if (key.scaled) {
-    row_key_sums<Form::product, true>(x_buffer, r, begin, end, dim, out);
+    list_key_sums<Form::product, true>(x_buffer, list, n, dim, out);
   } else {
-    row_key_sums<Form::product, false>(x_buffer, r, begin, end, dim, out);
+    list_key_sums<Form::product, false>(x_buffer, list, n, dim, out);
   }
-  for (int64_t j = begin; j < end; ++j) {
-    const double product = out[j - begin];
-    out[j - begin] = key.quotient ? -product / (x.clamped_norm(i) * r.clamped_norm(j)) : -product;
+  for (int64_t j = 0; j < n; ++j) {
+    out[j] = -out[j];
+    if (key.quotient) out[j] /= x.clamped_norm(i) * list.rows.clamped_norm(list[j]);
   }
 }
 

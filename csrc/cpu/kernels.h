@@ -47,7 +47,7 @@ extern const KernelTable table;
 // Counts calls; only touched through __atomic builtins. Defined in isa.cpp.
 struct Counters {
   int64_t mine, list_triplets, triplet, dense, paired, pairwise, pairwise_backward;
-  int64_t rescored, brute_rows;
+  int64_t rescored, brute_rows, dense_blocks, sorted_anchors;
 };
 extern Counters call_counters;
 
