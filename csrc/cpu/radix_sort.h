@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Sorts numbers with their ids: least significant byte first, so equal numbers keep their order.
 //
-// Why a radix sort: a row of a few thousand numbers is sorted in a few passes whatever they are, and
-// kernels include no std algorithms (policy.h says why).
+// Why a radix sort: a row of a few thousand numbers is sorted in a few passes, and kernels include
+// no std algorithms (policy.h says why).
 #pragma once
 
 #include "simd.h"
