@@ -10,8 +10,9 @@ A document holds pairs of markers; what stands between them is replaced, the res
     <!-- /bench:speed -->
 
 Blocks: claim (one sentence), conditions (one sentence), picture, families (of bench/families.py),
-and the tables of `python -m flashmetric bench`: speed, milliseconds, memory, limits, avx2,
-overhead. The newest result file counts, unless --results names another.
+advice and sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed,
+milliseconds, memory, limits, avx2, overhead. The newest result file counts, unless --results names
+another.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import advice
 import families
 from flashmetric.cli.bench import report
 from flashmetric.cli.table import format_bytes, format_ratio
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/performance.md")
+DOCUMENTS = ("README.md", "docs/performance.md", "docs/choosing.md")
 BLOCK = re.compile(
     r"(<!-- bench:(?P<name>[a-z0-9_]+) -->\n).*?(<!-- /bench:(?P=name) -->)", re.DOTALL
 )
+ADVICE = {"advice": advice.table, "sweep": advice.sweep}
 # The problem that the one-sentence claim is about.
 CLAIM = "4096x128"
 RIVAL = "eager"
@@ -84,9 +87,11 @@ def block(name: str, result: dict[str, Any], path: Path, document: Path) -> str:
         return f"![Time and peak memory beside other implementations]({up}{picture})"
     if name == "families":
         return families_table()
+    if name in ADVICE:
+        return ADVICE[name](json.loads(advice.RESULT.read_text()))
     if name in report.TABLES:
         return report.TABLES[name](result).as_markdown()
-    known = ", ".join(("claim", "conditions", "families", "picture", *report.TABLES))
+    known = ", ".join(("claim", "conditions", "families", "picture", *ADVICE, *report.TABLES))
     msg = f"{document.name}: no block is named {name!r}; known: {known}."
     raise SystemExit(msg)
 

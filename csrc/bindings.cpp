@@ -4,6 +4,7 @@
 #include "arguments.h"
 #include "cpu/isa.h"
 #include "flashmetric.h"
+#include "test_hooks.h"
 
 namespace py = pybind11;
 namespace fm = flashmetric;
@@ -136,12 +137,18 @@ size_t pairwise(const py::args& args) {
   p.x = read_rows(in);
   p.y = read_rows(in);
   if constexpr (backward) {
+    p.swapped = in;
     p.cotangent = in;
     p.cotangent_row_stride = in;
     p.cotangent_col_stride = in;
   }
   p.out = in;
   return run(backward ? fm::pairwise_backward : fm::pairwise, p, in);
+}
+
+void pair_products(uintptr_t rows, int64_t n, int64_t dim, uintptr_t out) {
+  raise(fm::pair_products(reinterpret_cast<const float*>(rows), n, dim,
+                          reinterpret_cast<float*>(out)));
 }
 
 }  // namespace
@@ -161,6 +168,9 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     return named;
   });
   m.def("reset_counters", &fm::reset_counters);
+  m.def("set_slack_factor", &fm::set_slack_factor);
+  m.def("rank_narrow_always", &fm::rank_narrow_always);
+  m.def("pair_products", &pair_products);
   m.def("isa", &fm::isa_in_use);
   m.def("isa_is_forced", &fm::isa_is_forced);
   m.def("isas", &fm::compiled_isas);

@@ -2,6 +2,7 @@
 // Turns names into positions in the policy lists and hands the problem to the kernels of the device
 // and ISA. No template leaves this file.
 #include <algorithm>
+#include <charconv>
 #include <iterator>
 
 #include "cpu/isa.h"
@@ -26,6 +27,20 @@ Status resolve(List list, const char* op, const char* argument, std::string_view
       .append("'; known: ")
       .append(names_of(list))
       .append(".");
+}
+
+// A name, or that of Minkowski with its exponent: "minkowski(3.5)".
+Status resolve_distance(const char* op, std::string_view name, cpu::Names& names) {
+  std::string_view kind = name;
+  const size_t open = name.find('(');
+  if (open != std::string_view::npos && name.back() == ')') {
+    const char* const begin = name.data() + open + 1;
+    const char* const end = name.data() + name.size() - 1;
+    const auto parsed = std::from_chars(begin, end, names.power);
+    const bool whole = parsed.ec == std::errc() && parsed.ptr == end && names.power > 1;
+    if (whole && name.substr(0, open) == Minkowski::name) kind = Minkowski::name;
+  }
+  return resolve(Distances{}, op, "distance", kind, names.distance);
 }
 
 // Sorted positions are int32: 16 bytes of state a row already make 2^31 rows a matter of terabytes.
@@ -56,7 +71,7 @@ constexpr std::string_view kDenseLosses[] = {
 
 Status mine(MineProblem& problem) {
   cpu::Names names;
-  Status status = resolve(Distances{}, "mine", "distance", problem.distance, names.distance);
+  Status status = resolve_distance("mine", problem.distance, names);
   if (status.empty()) status = resolve(Miners{}, "mine", "mining", problem.mining, names.mining);
   if (status.empty()) status = check_size("mine", problem.query.n);
   if (status.empty()) status = check_size("mine", problem.ref.n);
@@ -67,7 +82,7 @@ Status mine(MineProblem& problem) {
 Status list_triplets(ListProblem& problem) {
   const char* const op = "mine_triplets";
   cpu::Names names;
-  Status status = resolve(Distances{}, op, "distance", problem.distance, names.distance);
+  Status status = resolve_distance(op, problem.distance, names);
   if (status.empty()) status = resolve(ListRules{}, op, "mining", problem.mining, names.mining);
   if (status.empty()) status = check_size(op, problem.ref.n);
   if (status.empty()) cpu::kernel_table().list_triplets(problem, names);
@@ -76,7 +91,7 @@ Status list_triplets(ListProblem& problem) {
 
 Status dense(DenseProblem& problem) {
   cpu::Names names;
-  Status status = resolve(Distances{}, "dense", "distance", problem.distance, names.distance);
+  Status status = resolve_distance("dense", problem.distance, names);
   if (status.empty()) status = check_size("dense", problem.query.n);
   if (status.empty()) status = check_size("dense", problem.ref.n);
   if (!status.empty()) return status;
@@ -96,14 +111,14 @@ Status dense(DenseProblem& problem) {
 
 Status paired(PairedProblem& problem) {
   cpu::Names names;
-  Status status = resolve(Distances{}, "paired", "distance", problem.distance, names.distance);
+  Status status = resolve_distance("paired", problem.distance, names);
   if (status.empty()) cpu::kernel_table().paired(problem, names);
   return status;
 }
 
 Status triplet(TripletProblem& problem) {
   cpu::Names names;
-  Status status = resolve(Distances{}, "triplet", "distance", problem.distance, names.distance);
+  Status status = resolve_distance("triplet", problem.distance, names);
   if (!status.empty()) return status;
   const auto* const reduction =
       std::find(std::begin(kReductions), std::end(kReductions), problem.reduction);
@@ -119,15 +134,14 @@ Status triplet(TripletProblem& problem) {
 
 Status pairwise(PairwiseProblem& problem) {
   cpu::Names names;
-  Status status = resolve(Distances{}, "pairwise", "distance", problem.distance, names.distance);
+  Status status = resolve_distance("pairwise", problem.distance, names);
   if (status.empty()) cpu::kernel_table().pairwise(problem, names);
   return status;
 }
 
 Status pairwise_backward(PairwiseProblem& problem) {
   cpu::Names names;
-  Status status =
-      resolve(Distances{}, "pairwise_backward", "distance", problem.distance, names.distance);
+  Status status = resolve_distance("pairwise_backward", problem.distance, names);
   if (status.empty()) cpu::kernel_table().pairwise_backward(problem, names);
   return status;
 }
@@ -151,8 +165,11 @@ constexpr NamedCounter kCounters[] = {
     {"paired", &cpu::Counters::paired},
     {"pairwise", &cpu::Counters::pairwise},
     {"pairwise_backward", &cpu::Counters::pairwise_backward},
+    {"candidates", &cpu::Counters::candidates},
     {"rescored", &cpu::Counters::rescored},
+    {"fallback_rows", &cpu::Counters::fallback_rows},
     {"brute_rows", &cpu::Counters::brute_rows},
+    {"slots", &cpu::Counters::slots},
     {"dense_blocks", &cpu::Counters::dense_blocks},
     {"sorted_anchors", &cpu::Counters::sorted_anchors},
 };

@@ -17,7 +17,7 @@ import torch
 
 import op_db_rows as rows
 from flashmetric import functional
-from op_db_rows import DISTANCES, NO_DOT, REDUCTIONS
+from op_db_rows import DISTANCES, NO_DOT, REDUCTIONS, SUMMED
 from samples import (
     Row,
     Sample,
@@ -45,7 +45,7 @@ from truths_pairs import (
 )
 from truths_rules import margin_loss_truth, mined_by_rule_truth, rule_truth
 
-__all__ = ["DISTANCES", "DTYPES", "FUSED", "NO_DOT", "OP", "OPS", "REDUCTIONS", "Op"]
+__all__ = ["DISTANCES", "DTYPES", "FUSED", "NO_DOT", "OP", "OPS", "REDUCTIONS", "SUMMED", "Op"]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

@@ -14,6 +14,9 @@ from covering import Pair, covering_rows, spread_rows
 from samples import Row
 
 DISTANCES = ("euclidean", "sqeuclidean", "cosine", "dot")
+# Those that are sums over features, and the one that is relative to its query. "minkowski(p)" is
+# what Minkowski(p) is called inside.
+SUMMED = ("manhattan", "minkowski(3.0)", "minkowski(2.5)", "chebyshev", "jaccard", "snr")
 REDUCTIONS = ("mean", "mean_active", "sum", "none")
 LABEL_KINDS = (
     "int64",
@@ -29,6 +32,8 @@ LABEL_KINDS = (
 Grid = dict[str, tuple[Any, ...]]  # option -> the values it takes in the rows
 
 _PAIR_OPTIONS: Grid = {"distance": DISTANCES, "normalize": (False, True)}
+_ALL_OPTIONS: Grid = {"distance": DISTANCES + SUMMED, "normalize": (False, True)}
+_SUMMED_OPTIONS: Grid = {"distance": SUMMED, "normalize": (False, True)}
 _WEIGHTS: Grid = {"weights": ("none", "positive", "some_zero")}
 _LOSS_OPTIONS: Grid = {
     "reduction": REDUCTIONS,
@@ -52,21 +57,18 @@ _NO_IGNORE = {
 # A soft margin's margin may be 0, and nothing lies between 0 and 0; a hinge is 0 beyond the margin;
 # nothing is farther than the farthest.
 _NO_EMPTY_LISTS: dict[str, set[Pair]] = {
-    "semihard": {frozenset((("fallback", "drop"), ("hardness", "0")))},
+    "semihard": {frozenset((("fallback", "drop"), ("hardness", "0")))}
+    # At hardness 1 a distance is compared with itself, d_ap - (d_ap - d_min): a root decides by its
+    # last bit, which is not the same everywhere.
+    | {frozenset((("distance", name), ("hardness", "1"))) for name in SUMMED if "(" in name},
     "semihard_all": {frozenset((("soft_margin", True), ("mining_margin", None)))},
     "easy_all": {frozenset((("soft_margin", False), ("mining_margin", None)))},
 }
+# Which is the rule "all", and not listed.
+_NO_DENSE = {
+    "easy_hard": {frozenset((("strategies", "all/all"), ("soft_margin", flag))) for flag in (0, 1)}
+}
 _NO_MASK_OF_REFS = {frozenset((("labels", "mask"), ("refs", refs))) for refs in ("given", "self")}
-
-TRIPLET_LOSS = covering_rows(
-    _PAIR_OPTIONS | _LOSS_OPTIONS | _RELATION | {"invalid": ("drop", "count")} | _SHAPES,
-    _NO_IGNORE,
-)
-TRIPLET_MARGIN_LOSS = covering_rows(
-    _FORMS | {"swap": (False, True)} | _PAIR_OPTIONS | _LOSS_OPTIONS | _SHAPES
-)
-PAIRWISE_DISTANCES = covering_rows(_PAIR_OPTIONS | {"y": (False, True)} | _SHAPES)
-MINE_TRIPLETS = covering_rows(_PAIR_OPTIONS | _RELATION | _SHAPES, _NO_IGNORE)
 
 
 def _turns(
@@ -78,6 +80,21 @@ def _turns(
     return [fixed | row for row in rows]
 
 
+_LOSS_ROWS = _LOSS_OPTIONS | _RELATION | {"invalid": ("drop", "count")} | _SHAPES
+TRIPLET_LOSS = covering_rows(_PAIR_OPTIONS | _LOSS_ROWS, _NO_IGNORE) + _turns(
+    13, _SUMMED_OPTIONS | _LOSS_ROWS
+)
+_GIVEN_ROWS = _FORMS | {"swap": (False, True)} | _LOSS_OPTIONS | _SHAPES
+TRIPLET_MARGIN_LOSS = covering_rows(_PAIR_OPTIONS | _GIVEN_ROWS) + _turns(
+    10, _SUMMED_OPTIONS | _GIVEN_ROWS
+)
+_SIDES: Grid = {"y": (False, True)} | _SHAPES
+PAIRWISE_DISTANCES = covering_rows(_PAIR_OPTIONS | _SIDES) + _turns(14, _SUMMED_OPTIONS | _SIDES)
+MINE_TRIPLETS = covering_rows(_PAIR_OPTIONS | _RELATION | _SHAPES, _NO_IGNORE) + _turns(
+    12, _SUMMED_OPTIONS | _RELATION | _SHAPES
+)
+
+
 _ONE_OF_EACH = [
     f"{positive}/{negative}"
     for positive in ("easy", "hard", "semihard", "all")
@@ -87,33 +104,33 @@ _ONE_OF_EACH = [
 # Of each rule: how many rows of triplet_loss and of mine_triplets, and the values of its keywords.
 _RULES: dict[str, tuple[int, int, Grid]] = {
     "semihard": (
-        *(8, 7),
+        *(11, 10),
         {
             "fallback": ("farthest", "drop"),
             "hardness": (None, "0", "tensor 0.25", "0.5", "callable 0.75", "1"),
         },
     ),
-    "all": (5, 3, {}),
-    "semihard_all": (4, 3, {"mining_margin": (None, "0.4")}),
-    "hard_all": (4, 3, {}),
-    "easy_all": (4, 3, {"mining_margin": (None, "-0.2", "tensor -1")}),
+    "all": (10, 4, {}),
+    "semihard_all": (8, 4, {"mining_margin": (None, "0.4")}),
+    "hard_all": (6, 4, {}),
+    "easy_all": (6, 4, {"mining_margin": (None, "-0.2", "tensor -1")}),
     "easy_hard": (8, len(_ONE_OF_EACH), {"strategies": tuple(_ONE_OF_EACH)}),
     "distance_weighted": (5, 4, {}),
-    "random": (5, 4, {"n_negatives": (1, 3)}),
-    "soft": (6, 0, {"temperature": (1.0, 2.5), "detach_weights": (False, True)}),
+    "random": (7, 4, {"n_negatives": (1, 3)}),
+    "soft": (10, 0, {"temperature": (1.0, 2.5), "detach_weights": (False, True)}),
 }
 _COUNTS = {"invalid": ("drop", "count")}
 RULE_LOSS = {
     mining: _turns(
         count,
-        _PAIR_OPTIONS
+        _ALL_OPTIONS
         | _LOSS_OPTIONS
         | _RELATION
         | _MOSTLY_SMALL
         | keywords
         # The other rules have no anchor to count that they list no triplet of.
         | (_COUNTS if mining in ("semihard", "all") else {}),
-        _NO_EMPTY_LISTS.get(mining, set()),
+        _NO_EMPTY_LISTS.get(mining, set()) | _NO_DENSE.get(mining, set()),
         mining=mining,
     )
     for mining, (count, _, keywords) in _RULES.items()
@@ -121,7 +138,7 @@ RULE_LOSS = {
 RULE_TRIPLETS = {
     mining: _turns(
         count,
-        _PAIR_OPTIONS | _RELATION | _MOSTLY_SMALL | keywords,
+        _ALL_OPTIONS | _RELATION | _MOSTLY_SMALL | keywords,
         _NO_EMPTY_LISTS.get(mining, set()),
         op="mine",
         mining=mining,
@@ -131,7 +148,7 @@ RULE_TRIPLETS = {
 }
 
 NO_DOT = tuple(name for name in DISTANCES if name != "dot")  # what losses of pairs compare by
-_NO_DOT: Grid = {"distance": NO_DOT, "normalize": (False, True)}
+_NO_DOT: Grid = {"distance": NO_DOT + SUMMED, "normalize": (False, True)}
 _PAIR_HINGES: Grid = {
     "margin": ("default", "number", "tensor", "callable"),
     "pos_margin": ("default", "number"),
@@ -140,34 +157,34 @@ _PAIR_HINGES: Grid = {
 }
 _TWO_MARGINS: Grid = {"margins": ("default", "number", "tensor")}
 CONTRASTIVE_LOSS = _turns(
-    10,
+    14,
     _NO_DOT
     | {"reduction": ("mean", "mean_active", "mean_pairs", "sum", "none")}
     | (_PAIR_HINGES | _WEIGHTS | _RELATION | _MOSTLY_SMALL),
     op="contrastive",
 )
 CONTRASTIVE_PAIRS_LOSS = _turns(
-    6,
+    10,
     _NO_DOT
     | (_FORMS | _PAIR_HINGES | _WEIGHTS | _MOSTLY_SMALL)
     | {"reduction": REDUCTIONS, "similar": ("bool", "int64", "float32", "uint8")},
     op="contrastive_pairs",
 )
 ONLINE_CONTRASTIVE_LOSS = _turns(
-    6,
+    10,
     _NO_DOT
     | {"reduction": ("mean", "sum", "none"), "margin": ("default", "number", "tensor")}
     | (_WEIGHTS | _RELATION | _MOSTLY_SMALL),
     op="online_contrastive",
 )
 QUADRUPLET_LOSS = _turns(
-    8,
+    9,
     _NO_DOT | {"reduction": REDUCTIONS} | _TWO_MARGINS | _WEIGHTS | _RELATION | _MOSTLY_SMALL,
     _NO_MASK_OF_REFS,
     op="quadruplet",
 )
 QUADRUPLET_MARGIN_LOSS = _turns(
-    5,
+    9,
     _FORMS | _NO_DOT | {"reduction": REDUCTIONS} | _TWO_MARGINS | _WEIGHTS | _MOSTLY_SMALL,
     op="quadruplet_margin",
 )
@@ -180,7 +197,7 @@ _MARGIN_RULES: dict[str, tuple[int, Grid]] = {
 MARGIN_LOSS = {
     mining: _turns(
         count,
-        _PAIR_OPTIONS
+        _ALL_OPTIONS
         | {"beta": ("default", "number", "learned", "learned_each"), "reduction": REDUCTIONS}
         | {"margin": ("default", "number", "callable")}
         | (_WEIGHTS | _RELATION | _MOSTLY_SMALL | keywords),

@@ -10,7 +10,10 @@ from op_errors_pairs import PAIR_ERRORS
 from op_errors_rules import RULE_ERRORS
 
 _FLOAT = "must be float16, bfloat16, float32 or float64; got torch.int64."
-_DISTANCES = "must be one of 'euclidean', 'sqeuclidean', 'cosine', 'dot'; got"
+_DISTANCES = (
+    "must be one of 'euclidean', 'sqeuclidean', 'cosine', 'dot', 'manhattan', 'chebyshev', "
+    "'jaccard', 'snr', Minkowski(p), Mahalanobis(...) or a function of two sets of rows; got"
+)
 _REDUCTIONS = "reduction must be one of 'mean', 'mean_active', 'sum', 'none'; got 'avg'."
 _HALF_ROWS = ROWS.half()
 _META = ROWS.to("meta")
@@ -169,7 +172,7 @@ RELATION_ERRORS = [
 
 OPTION_ERRORS = [
     value_error("triplet_loss", f"distance {_DISTANCES} 'l2'.", distance="l2"),
-    value_error("pairs", f"distance {_DISTANCES} 'manhattan'.", distance="manhattan"),
+    value_error("pairs", f"distance {_DISTANCES} 'minkowski(x)'.", distance="minkowski(x)"),
     value_error("triplet_loss", _REDUCTIONS, reduction="avg"),
     value_error("rows", _REDUCTIONS, reduction="avg"),
     value_error("triplet_loss", "invalid must be one of 'drop', 'count'; got None.", invalid=None),

@@ -11,45 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EPS = 1e-12  # the floor of a norm, in normalize and in cosine
+from oracle_distances import key_values, pair_distances, rank_keys
+
+__all__ = ["key_values", "pair_distances", "rank_keys"]
 Array = np.ndarray
-
-
-def eight_sums(terms: list[Array]) -> Array:
-    """Feature k is added to sum k mod 8; then ((0+4)+(2+6))+((1+5)+(3+7)). numpy never fuses."""
-    sums = [np.zeros_like(terms[0], dtype=np.float64) if terms else np.float64(0.0)] * 8
-    for k, term in enumerate(terms):
-        sums[k % 8] = sums[k % 8] + term
-    s = sums
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
-
-
-def row_norms(rows: Array) -> Array:
-    columns = [rows[:, k] * rows[:, k] for k in range(rows.shape[1])]
-    return np.sqrt(eight_sums(columns)) if columns else np.zeros(len(rows))
-
-
-def rank_keys(x: Array, r: Array, distance: str, normalize: bool) -> Array:
-    """Float64 keys of every pair, (M, N): what decides a choice."""
-    x, r = x.astype(np.float64), r.astype(np.float64)
-    with np.errstate(all="ignore"):
-        norm_x, norm_r = np.maximum(row_norms(x), EPS), np.maximum(row_norms(r), EPS)
-        if normalize and distance != "cosine":
-            x, r = x * (1.0 / norm_x)[:, None], r * (1.0 / norm_r)[:, None]
-        pairs = [(x[:, k, None], r[None, :, k]) for k in range(x.shape[1])]
-        zero = np.zeros((len(x), len(r)))
-        if distance in ("euclidean", "sqeuclidean"):
-            return zero + eight_sums([(a - b) * (a - b) for a, b in pairs])
-        dots = zero + eight_sums([a * b for a, b in pairs])
-        return -dots / (norm_x[:, None] * norm_r[None, :]) if distance == "cosine" else -dots
-
-
-def key_values(keys: Array, distance: str) -> Array:
-    """The float64 distances that keys stand for."""
-    if distance == "euclidean":
-        with np.errstate(invalid="ignore"):
-            return np.sqrt(keys)
-    return 1 + keys if distance == "cosine" else keys
 
 
 def same_class(labels: Array, ref_labels: Array) -> Array:
@@ -76,40 +41,6 @@ def choose(keys: Array, same: Array, candidates: Array, kept: Array) -> tuple[Ar
         if negatives.size:
             chosen[1, i] = negatives[np.argmin(keys[i, negatives])]
     return chosen[0], chosen[1]
-
-
-def _unit_rows(rows: Array) -> tuple[Array, Array]:
-    """Rows over max(norm, EPS), and their norms."""
-    norms = np.sqrt((rows * rows).sum(1))
-    return rows / np.maximum(norms, EPS)[:, None], norms
-
-
-def _through_unit(grad: Array, unit: Array, norms: Array) -> Array:
-    """Gradient with respect to the rows, given that with respect to the unit rows; 0 below EPS."""
-    tangent = grad - unit * (unit * grad).sum(1, keepdims=True)
-    return np.where(norms[:, None] < EPS, 0, tangent / np.maximum(norms, EPS)[:, None])
-
-
-def pair_distances(x: Array, r: Array, distance: str, normalize: bool) -> tuple[Array, ...]:
-    """Distance of row t of x and row t of r, and its gradients: (T,), (T, D), (T, D)."""
-    unit = normalize or distance == "cosine"
-    a, norm_a = _unit_rows(x) if unit else (x, None)
-    b, norm_b = _unit_rows(r) if unit else (r, None)
-    if distance in ("cosine", "dot"):
-        value = (1 if distance == "cosine" else 0) - (a * b).sum(1)
-        grad_a, grad_b = -b, -a
-    else:
-        difference = a - b
-        value = (difference * difference).sum(1)
-        grad_a = 2 * difference
-        if distance == "euclidean":
-            value = np.sqrt(value)
-            divisor = np.where(value == 0, 1, value)[:, None]
-            grad_a = difference / divisor  # 0 at 0
-        grad_b = -grad_a
-    if unit:
-        grad_a, grad_b = _through_unit(grad_a, a, norm_a), _through_unit(grad_b, b, norm_b)
-    return value, grad_a, grad_b
 
 
 @dataclass

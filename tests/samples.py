@@ -88,7 +88,13 @@ def comparison_sample(row: Row, dtype: torch.dtype, generator: torch.Generator) 
         tensors["ref_embeddings"], options["self_index"] = _plant_self(
             tensors["embeddings"], tensors["ref_embeddings"], generator
         )
+    tensors = {name: suited(rows, row["distance"]) for name, rows in tensors.items()}
     return Sample(row_name(row), tensors, options)
+
+
+def suited(rows: Tensor, distance: str) -> Tensor:
+    """Rows that the distance accepts: jaccard compares what is not negative."""
+    return rows.abs() if distance == "jaccard" else rows
 
 
 def relation(row: Row, n: int, n_ref: int | None, generator: torch.Generator) -> Row:
@@ -160,12 +166,14 @@ def given_sample(
     options = {key: row[key] for key in ("distance", "normalize")}
     if row["form"] == "rows":
         tensors = {role: _normal(generator, count, dim, dtype=dtype) for role in roles}
+        tensors = {role: suited(rows, row["distance"]) for role, rows in tensors.items()}
         return Sample(row_name(row), tensors, options)
     tensors = {"embeddings": _normal(generator, n, dim, dtype=dtype)}
     n_target = n
     if row["form"] == "index_refs":
         tensors["ref_embeddings"] = _normal(generator, n_ref, dim, dtype=dtype)
         n_target = n_ref
+    tensors = {name: suited(rows, row["distance"]) for name, rows in tensors.items()}
     for role in roles:
         size = n if role == roles[0] else n_target
         options[role] = torch.randint(0, size, (count,), generator=generator)
@@ -178,6 +186,7 @@ def pairwise_sample(row: Row, dtype: torch.dtype) -> Sample:
     tensors = {"x": _normal(generator, n, dim, dtype=dtype)}
     if row["y"]:
         tensors["y"] = _normal(generator, n_ref, dim, dtype=dtype)
+    tensors = {name: suited(rows, row["distance"]) for name, rows in tensors.items()}
     return Sample(row_name(row), tensors, {key: row[key] for key in ("distance", "normalize")})
 
 

@@ -64,8 +64,17 @@ def contrastive_sample(row: Row, dtype: torch.dtype) -> Sample:
 
 def _middle(row: Row) -> float:
     """About the middle of the distances of the rows, where some hinges are active and some not."""
-    length = 1.0 if row["normalize"] else SHAPES[row["shape"]][2] ** 0.5
+    dim = SHAPES[row["shape"]][2]
+    length = 1.0 if row["normalize"] else dim**0.5
     by_name = {"euclidean": 1.4 * length, "sqeuclidean": 2 * length**2, "cosine": 1.0, "dot": 0.0}
+    by_name |= {"manhattan": 1.13 * length * dim**0.5, "chebyshev": 3 * length / dim**0.5}
+    # The mean p-th power of a difference of normal numbers is 4.5 for p = 3 and 2.9 for 2.5.
+    by_name |= {"minkowski(3.0)": (4.5 * dim) ** (1 / 3) * length / dim**0.5}
+    by_name |= {
+        "minkowski(2.5)": (2.9 * dim) ** 0.4 * length / dim**0.5,
+        "jaccard": 0.6,
+        "snr": 2.0,
+    }
     return round(by_name[row["distance"]], 2)
 
 

@@ -23,13 +23,24 @@ def _small(op, row):
     return call, tuple(sample.tensors.values())
 
 
-@pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
+def smooth(parameters):
+    """Without the rows whose gradient is no derivative: of weights that are held fast, and of pairs
+    that are selected by a comparison with their own mirror image."""
+    return [
+        each
+        for each in parameters
+        if not each.values[1].get("detach_weights")
+        and (each.values[0].name, each.values[1].get("refs")) != ("online_contrastive_loss", "self")
+    ]
+
+
+@pytest.mark.parametrize(("op", "row"), smooth(cases(differentiable=True)))
 def test_fused_gradient(op, row):
     call, inputs = _small(op, row)
     assert torch.autograd.gradcheck(call("fused"), inputs)
 
 
-@pytest.mark.parametrize(("op", "row"), cases(differentiable=True, ops=OPS))
+@pytest.mark.parametrize(("op", "row"), smooth(cases(differentiable=True, ops=OPS)))
 def test_reference_gradient_and_second_derivative(op, row):
     """Along random directions: test_reference.py compares every entry of the gradient."""
     call, inputs = _small(op, row)

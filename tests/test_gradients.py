@@ -71,6 +71,25 @@ def test_asking_twice_gives_the_same_bits_and_accumulates(op, row):
         assert once.count_nonzero() == 0 or not torch.equal(once, elsewhere)
 
 
+@pytest.mark.parametrize("name", ["triplet_loss", "triplet_loss[all]", "contrastive_loss"])
+def test_a_gradient_belongs_to_who_asked_for_it(name):
+    """Overwriting it changes neither what the graph gives next nor what others were given."""
+    op = OP[name]
+    row = next(row for row in op.rows if row["reduction"] != "none")
+    sample = op.sample(row, torch.float32).requiring_grad()
+    leaf = sample.tensors["embeddings"]
+    expected = torch.autograd.grad(op.run(sample), leaf)[0].clone()
+    assert expected.count_nonzero()
+    value = op.run(sample)
+    for keep in (True, True, False):
+        (grad,) = torch.autograd.grad(value, leaf, retain_graph=keep)
+        assert_same_bits(grad, expected)
+        grad.fill_(-1.0)
+    op.run(sample).backward()
+    op.run(sample).backward()
+    assert_same_bits(leaf.grad, 2 * expected)
+
+
 @pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
 def test_a_tensor_that_needs_no_gradient_changes_nothing(op, row):
     sample = op.sample(row, torch.float32)

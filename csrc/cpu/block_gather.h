@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Adds up what the squares of a few rounds hold for the rows of one block: P_i += sum_j c_ij y_j and
+// Adds up what the squares of a few rounds hold for the rows of one block: P_i += sum_j c_ij y_j,
 // S_i += sum_j c_ij (dense.h), counts and terms.
 #pragma once
 
@@ -17,9 +17,9 @@ struct GatherScratch {
   double* buffer;   // [dim]
 };
 
-template <class T, class Distance>
+template <class T, Curve curve>
 struct BlockGather {
-  const BlockProblem<T, Distance>& base;
+  const BlockProblem<T, curve>& base;
   Rounds rounds;
   bool with_gradient;
   static constexpr int cols = kTileCols<T>;
@@ -75,7 +75,7 @@ struct BlockGather {
 
   FM_INLINE void add_near(const BlockSlot<T>& slot, int side, int64_t block, int first,
                           int64_t other) const {
-    const DenseGradient<T, Distance> gradient{base.problem, base.state, base.key};
+    const DenseGradient<T> gradient{base.problem, base.state, base.key};
     for (int32_t k = 0; k < slot.n_near; ++k) {
       const BlockPair<T>& pair = slot.near[k];
       const int row = pair.place[side];

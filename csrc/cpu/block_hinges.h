@@ -3,7 +3,7 @@
 //
 // Algorithm: for every pair (i, j), n counts the positives of i for which it closes an active
 // triplet, by one comparison each; then, with R the farthest reach d_ap + margin of the anchor,
-//   sum over triplets of (d_ap + margin - d_an) = sum_j n_ij (R - d_ij) - sum_p count_p (R - reach_p)
+//   sum of (d_ap + margin - d_an) = sum_j n_ij (R - d_ij) - sum_p count_p (R - reach_p)
 // and the slope of d_ij is -n_ij, that of d_ip is count_p.
 #pragma once
 
@@ -11,8 +11,8 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-template <class T, class Distance>
-struct HingeBlocks : BlockProblem<T, Distance> {
+template <class T, Curve curve>
+struct HingeBlocks : BlockProblem<T, curve> {
   static constexpr bool of_pairs = false;
 
   FM_INLINE void prepare_row(int32_t i) const {
@@ -30,12 +30,13 @@ struct HingeBlocks : BlockProblem<T, Distance> {
       this->set_limits(blocks.limit, p, i, {never, never, never, never});
       if (by_set()) this->set_limits(blocks.member_limit, p, i, {never, never, never, never});
       if (!valid || p >= this->positives(i)) continue;
-      const double d_ap = Distance::value(this->positive_key(i, p));
+      const double d_ap = this->key.value(this->positive_key(i, p));
       const double limit = d_ap + margin(i);
       const double high = set.high(d_ap, mining_margin(i));
       const double low = set.low(d_ap, mining_margin(i));
-      this->set_limits(blocks.limit, p, i, limits_between(i, low, high < limit ? high : limit));
-      if (by_set()) this->set_limits(blocks.member_limit, p, i, limits_between(i, low, high));
+      this->set_limits(blocks.limit, p, i,
+                       this->limits_between(i, low, high < limit ? high : limit));
+      if (by_set()) this->set_limits(blocks.member_limit, p, i, this->limits_between(i, low, high));
       const T highest = blocks.limit[3][p * blocks.padded + i];
       blocks.widest[i] = highest > blocks.widest[i] ? highest : blocks.widest[i];
       reach = limit > reach ? limit : reach;
@@ -61,7 +62,7 @@ struct HingeBlocks : BlockProblem<T, Distance> {
     for (int32_t p = 0; p < this->positives(i); ++p) {
       const double active = this->blocks.count[p * this->blocks.padded + i];
       count += active;
-      short_of += active * (reach - (Distance::value(this->positive_key(i, p)) + margin(i)));
+      short_of += active * (reach - (this->key.value(this->positive_key(i, p)) + margin(i)));
     }
     totals.term[0] -= short_of * this->weight(i);
     totals.counted[0] += count * this->weight(i);
@@ -93,9 +94,6 @@ struct HingeBlocks : BlockProblem<T, Distance> {
   }
 
   FM_INLINE bool by_set() const { return this->blocks.member_limit[0] != nullptr; }
-  FM_INLINE Limits<T> limits_between(int32_t i, double low, double high) const {
-    return limits_of<T>(this->error(i), this->scale.threshold(low), this->scale.threshold(high));
-  }
 
   struct VectorLimits {
     Vec<T> low_out, low_in, high_in, high_out;
@@ -203,7 +201,7 @@ struct HingeBlocks : BlockProblem<T, Distance> {
                         Vec<T> (&n)[2], Vec<T>& d, const Counts& counts) const {
     for (; open != 0; open &= open - 1) {
       const int lane = __builtin_ctz(open);
-      const double d_an = Distance::value(this->exact_key(i, j + lane));
+      const double d_an = this->key.value(this->exact_key(i, j + lane));
       d[lane] = static_cast<T>(d_an);
       for (int side = 0; side < (both ? 2 : 1); ++side) {
         const int32_t anchor = side == 0 ? i : j + lane;
@@ -219,7 +217,7 @@ struct HingeBlocks : BlockProblem<T, Distance> {
   // Of the triplets that h leaves open, which are active?
   FM_NOINLINE bool is_active(const TripletSet& set, int32_t i, int32_t p, T h, double d_an) const {
     if (!is_open(this->limits(this->blocks.limit, p, i), h)) return false;
-    const double d_ap = Distance::value(this->positive_key(i, p));
+    const double d_ap = this->key.value(this->positive_key(i, p));
     return d_ap - d_an + margin(i) > 0 && set.contains(d_an - d_ap, mining_margin(i));
   }
 
@@ -269,8 +267,8 @@ struct HingeBlocks : BlockProblem<T, Distance> {
 
   FM_NOINLINE bool is_member(const TripletSet& set, int32_t anchor, int32_t p, int32_t i,
                              int32_t j) const {
-    const double d_ap = Distance::value(this->positive_key(anchor, p));
-    return set.contains(Distance::value(this->exact_key(i, j)) - d_ap, mining_margin(anchor));
+    const double d_ap = this->key.value(this->positive_key(anchor, p));
+    return set.contains(this->key.value(this->exact_key(i, j)) - d_ap, mining_margin(anchor));
   }
 };
 

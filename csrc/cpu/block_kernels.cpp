@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Compiled once per instruction set, beside dense_kernels.cpp: picks the instance of a dense loss by
-// pairs of blocks.
+// Compiled once per instruction set, beside dense_kernels.cpp: picks the instance of a dense loss
+// that goes by pairs of blocks.
 #include "../distances.h"
 #include "dense_blocks.h"
 #include "kernels.h"
@@ -8,8 +8,8 @@
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 namespace {
 
-template <class T, class Distance, class Rule>
-bool block_loss(DenseProblem& problem, DenseReduction reduction) {
+template <class T, Curve curve, class Rule>
+bool block_loss(KeyForm key, DenseProblem& problem, DenseReduction reduction) {
   Arena arena(problem.workspace);
   DenseState<T> state;
   BlockState<T> blocks;
@@ -21,24 +21,20 @@ bool block_loss(DenseProblem& problem, DenseReduction reduction) {
     return true;
   }
   state.threads = dense_threads(problem);
-  const KeyForm key = key_form<Distance>(problem.normalize);
   prepare_dense(key, problem, state);
   prepare_factors(problem, state);
-  return DenseBlocks<T, Distance, Rule>(problem, state, blocks, scratch, key).run(reduction);
+  return DenseBlocks<T, curve, Rule>(problem, state, blocks, scratch, key).run(reduction);
 }
 
-template <template <class, class> class Rule>
+template <template <class, Curve> class Rule>
 bool visit_rule(DenseProblem& problem, Names names) {
-  bool done = false;
-  visit_by_index(Distances{}, names.distance, [&](auto distance) {
-    using Distance = decltype(distance);
-    if (problem.dtype == DType::float32) {
-      done = block_loss<float, Distance, Rule<float, Distance>>(problem, names.dense_reduction);
-    } else {
-      done = block_loss<double, Distance, Rule<double, Distance>>(problem, names.dense_reduction);
-    }
-  });
-  return done;
+  const KeyForm key = key_form(names.distance, names.power, problem.normalize);
+  constexpr auto linear = Curve::linear;
+  constexpr auto root = Curve::square_root;
+  if (key.curve() == linear) {
+    return block_loss<float, linear, Rule<float, linear>>(key, problem, names.dense_reduction);
+  }
+  return block_loss<float, root, Rule<float, root>>(key, problem, names.dense_reduction);
 }
 
 }  // namespace
@@ -47,6 +43,9 @@ bool visit_rule(DenseProblem& problem, Names names) {
 bool suits_blocks(const DenseProblem& problem, Names names) {
   const bool by_anchor =
       problem.cotangent != nullptr || names.dense_reduction == DenseReduction::none;
+  const KeyForm key = key_form(names.distance, names.power, problem.normalize);
+  // Pairs of float64 rows are all taken by difference (dense.h).
+  if (problem.dtype != DType::float32 || !key.of_products() || key.relative) return false;
   if (!problem.symmetric || problem.labels.relation != Relation::classes || by_anchor) return false;
   if (problem.loss == "contrastive") {
     return problem.margin_values == nullptr && problem.mining_margin_values == nullptr;

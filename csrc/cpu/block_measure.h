@@ -6,9 +6,9 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-template <class T, class Distance>
+template <class T, Curve curve>
 struct BlockMeasure {
-  const BlockProblem<T, Distance>& base;
+  const BlockProblem<T, curve>& base;
   SameClass classes;
 
   // h of every pair; kNoNegative where it is none.
@@ -22,7 +22,7 @@ struct BlockMeasure {
       const int32_t j = square.j + col;
       for (int row = 0; row < square.rows; row += kTileRows) {
         TileSums<T> sums;
-        multiply_tile<T, Form::product>(rows + row, columns + col, dim, sums);
+        multiply_tile<T, Inner::product>(rows + row, columns + col, dim, sums);
         const int32_t i = square.i + row;
         const int32_t i_end =
             row + kTileRows < square.rows ? i + kTileRows : square.i + square.rows;
@@ -60,7 +60,7 @@ struct BlockMeasure {
     each([&](int r, int group, Vec<T> times, Vec<T> h) {
       for (int lane = 0; lane < kWidth<T>; ++lane) {
         if (!(times[lane] > 0) || h[lane] > limit) continue;
-        const double d = Distance::value(base.exact_key(square.i + r, square.j + group + lane));
+        const double d = base.key.value(base.exact_key(square.i + r, square.j + group + lane));
         slot.min_an = d < slot.min_an ? d : slot.min_an;
       }
     });
@@ -70,6 +70,7 @@ struct BlockMeasure {
   // Says whether any pair may be near.
   FM_INLINE uint32_t write_tile(const TileSums<T>& sums, int32_t i, int32_t j, T* h) const {
     const T* half = base.state.query.half;
+    const bool difference = base.key.form == Form::difference;
     uint32_t near = 0;
 #pragma GCC unroll 12
     for (int r = 0; r < kTileRows; ++r) {
@@ -78,7 +79,7 @@ struct BlockMeasure {
         const Vec<T> lengths = load(half + j + v * kWidth<T>) + half[i + r];
         const Vec<T> x = lengths - sums[r][v];
         store(h + r * kBlock + v * kWidth<T>, x);
-        if constexpr (Distance::form == Form::difference) {
+        if (difference) {
           near |= le_bits(x, lengths * static_cast<T>(kNear));
         }
       }
@@ -89,6 +90,7 @@ struct BlockMeasure {
   // A tile with pairs that are not negatives, or near: those are measured by difference.
   FM_NOINLINE void settle_tile(int32_t i, int32_t i_end, int32_t j, const Square<T>& square,
                                BlockSlot<T>& slot) const {
+    const bool difference = base.key.form == Form::difference;
     const T* half = base.state.query.half;
     for (int32_t row = i; row < i_end; ++row) {
       const uint32_t negative = classes.bits(row, j, kTileCols<T>).role[kNegative];
@@ -98,8 +100,7 @@ struct BlockMeasure {
           h = static_cast<T>(kNoNegative);
           continue;
         }
-        if (Distance::form != Form::difference ||
-            h > (half[j + lane] + half[row]) * static_cast<T>(kNear)) {
+        if (!difference || h > (half[j + lane] + half[row]) * static_cast<T>(kNear)) {
           continue;
         }
         if (slot.n_near >= kNearCapacity) {

@@ -42,13 +42,13 @@ struct Square {
   int rows;
 };
 
-template <class T, class Distance>
+template <class T, Curve curve>
 struct BlockProblem {
   const DenseProblem& problem;
   const DenseState<T>& state;
   BlockState<T>& blocks;
   KeyForm key;
-  Scale<T, Distance> scale;
+  Scale<T, curve> scale;
 
   FM_INLINE int32_t positives(int32_t i) const {
     return state.order.run_end[i] - state.order.run_begin[i] - 1;
@@ -72,8 +72,12 @@ struct BlockProblem {
   FM_INLINE double weight(int32_t i) const {
     return problem.weights == nullptr ? 1.0 : problem.weights[state.order.query[i]];
   }
-  FM_INLINE double error(int32_t i) const {
-    return 2 * (static_cast<double>(state.query.slack[i]) + static_cast<double>(state.most_slack));
+  // Of the h of an anchor against two distances; the errors are those of dense.h.
+  FM_INLINE Limits<T> limits_between(int32_t i, double low, double high) const {
+    const double error =
+        2 * (static_cast<double>(state.query.slack[i]) + static_cast<double>(state.most_slack));
+    return limits_of<T>(error, 16 * Precision<T>::roundoff, scale.threshold(low),
+                        scale.threshold(high));
   }
   FM_INLINE void set_limits(T* const (&limit)[4], int32_t p, int32_t i,
                             const Limits<T>& limits) const {
@@ -91,13 +95,13 @@ struct BlockProblem {
 };
 
 // Hadsell, Chopra, LeCun 2006 (dense_pair_rules.h). Both directions of a pair are the same.
-template <class T, class Distance>
-struct ContrastiveBlocks : BlockProblem<T, Distance> {
+template <class T, Curve curve>
+struct ContrastiveBlocks : BlockProblem<T, curve> {
   static constexpr bool of_pairs = true;
 
   FM_INLINE void prepare_row(int32_t i) const {
     const double margin = this->problem.margin;
-    const Limits<T> limits = limits_of<T>(this->error(i), -kNever, this->scale.threshold(margin));
+    const Limits<T> limits = this->limits_between(i, -kNever, margin);
     this->set_limits(this->blocks.limit, 0, i, limits);
     this->blocks.widest[i] = this->blocks.limit[3][i];
     this->blocks.reach[i] = static_cast<T>(margin);
@@ -169,14 +173,14 @@ struct ContrastiveBlocks : BlockProblem<T, Distance> {
 
  private:
   FM_INLINE double excess_of(int32_t i, int32_t p) const {
-    return Distance::value(this->positive_key(i, p)) - this->problem.mining_margin;
+    return this->key.value(this->positive_key(i, p)) - this->problem.mining_margin;
   }
 
   // Moves the h of open lanes to their side of the threshold, and makes their distances exact.
   FM_NOINLINE void decide(int32_t i, int32_t j, uint32_t open, Vec<T>& h, Vec<T>& d) const {
     for (; open != 0; open &= open - 1) {
       const int lane = __builtin_ctz(open);
-      const double distance = Distance::value(this->exact_key(i, j + lane));
+      const double distance = this->key.value(this->exact_key(i, j + lane));
       d[lane] = static_cast<T>(distance);
       h[lane] = static_cast<T>(distance < this->problem.margin ? -kFarthest - 1 : kNoNegative);
     }

@@ -4,7 +4,8 @@
 //
 // For row i and column j, y = (x * scale - centre) * unit, the score of a role is
 //   score_ij = sign * (offset_j - <y_i, y_j>),  sign +1 to seek the nearest, -1 the farthest,
-//   offset_j = |y_j|^2 / 2 (difference keys)  or  -<centre, y_j> (product keys),
+//   offset_j = |y_j|^2 / 2 (difference keys)  or  -<centre, y_j> (product keys; of normalised rows
+//   |y_j|^2 / 2 does as well),
 // which orders the columns of a row as the keys do. Tiles hold
 //   lower_ij = fl(sign * offset_j - slack_j -+ <y_i, y_j>),
 // and for every pair   lower_ij - slack_i <= score_ij <= lower_ij + 2 slack_j + slack_i.
@@ -13,6 +14,7 @@
 #pragma once
 
 #include "keys.h"
+#include "tile.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
@@ -41,6 +43,8 @@ struct RowLengths {
   double full;     // |x * scale| * unit: what the keys are computed from
   double centre;   // |centre| * unit
   double unit;
+  double gap = 0;  // of normalised rows that are shorter: the half square they lack (prepare.h)
+  double residual = 0;  // |y - b|, b: y as a narrower tile holds it
 };
 
 template <class T>
@@ -53,18 +57,99 @@ FM_INLINE T row_slack(KeyForm key, RowLengths row, double dim) {
   // rest is for y, offset, lower and threshold. Each is at most u (|y_i|^2 + |y_j|^2) / 2.
   double slack = u * (1.75 * dim + 64) * half_centred;
   // Normalising rounds twice relative to the whole row, not to its centred part.
-  if (key.needs_norms()) slack += 8 * u * half_full;
+  // So does the mean of a row that is subtracted from it.
+  if (key.maps_rows() || key.quotient) slack += 8 * u * half_full;
   // <centre, y>, and the keys' own rounding where it is relative to the whole row.
   if (product) {
     const double rounded = row.centred + (key.needs_norms() ? row.full : 0);
     slack += u * (dim / 2 + 24) * row.centre * rounded;
   }
   if (product || key.needs_norms()) slack += 0x1p-53 * (dim / 4 + 64) * half_full;
+  if (key.relative) slack += 0x1p-53 * (dim + 64) * half_full;
   // What may be flushed to zero, in tiles (x - centre before it is scaled up) and in float64 keys.
   slack += 8 * (dim + 1) * Precision<T>::smallest * (row.unit > 1 ? row.unit : 1);
   const double key_unit = row.unit * (key.needs_norms() ? 1 / kMinNorm : 1);
   slack += (dim + 8) * 0x1p-1022 * key_unit * key_unit;
   return static_cast<T>(slack * (1 + 0x1p-20));  // 2^-20: the casts to T round the slack itself
+}
+
+// Where a distance is a sum over features without a sign to cancel by, tiles are right up to this
+// fraction of themselves, whatever the rows.
+template <class T>
+FM_INLINE double relative_error(KeyForm key, double dim) {
+  constexpr double u = Precision<T>::roundoff;
+  if (key.of_products()) return 0;
+  // The sum, the power of a rounded gap (vector_power.h), and lower, threshold and quotient.
+  const double sum = key.form == Form::maximum ? 0 : dim;
+  const double term = key.form == Form::power ? 5 * key.power + 8 : 1;
+  return (sum + term + 16) * u;
+}
+
+// Beyond this error the bound below is worth nothing, and keys judge every row.
+constexpr double kWorstError = 0.0625;
+
+// By how much of itself a score must be widened: ((1 + e) / (1 - e))^2 - 1 <= 6 e for e <= 1/16.
+template <class T>
+FM_INLINE T score_spread(KeyForm key, double dim) {
+  return static_cast<T>(6 * relative_error<T>(key, dim));
+}
+
+// What is absolute in the error of such a tile. `total` is the sum of the features, in the frame.
+template <class T>
+FM_INLINE T elementwise_slack(KeyForm key, RowLengths row, double total, double dim) {
+  constexpr double u = Precision<T>::roundoff;
+  const double p = key.form == Form::power ? key.power : 1;
+  const double flushed = 4 * (dim + 1) * p * Precision<T>::smallest * (row.unit > 1 ? row.unit : 1);
+  double slack = flushed;
+  if (key.form == Form::overlap) {
+    // Of a quotient of sums: relative to them, and that of the key, which is near 1 for near rows.
+    slack = total > 0 ? 2 * flushed / total : 0;
+    slack += (key.scaled ? 4 * u : 0) + (dim / 2 + 16) * 0x1p-53;
+  } else if (key.scaled) {
+    // Features rounded three times; gaps are at most 1, so their powers grow p times as fast.
+    slack += 3 * u * p * square_root(dim) * row.centred;
+  }
+  constexpr double most = 4;  // twice what any overlap can differ by; other sums are below 4 dim
+  slack = 7 * slack;
+  return static_cast<T>(key.form == Form::overlap && !(slack < most) ? most : slack);
+}
+
+template <class T>
+FM_INLINE T any_slack(KeyForm key, RowLengths row, double total, double dim) {
+  return key.of_products() ? row_slack<T>(key, row, dim)
+                           : elementwise_slack<T>(key, row, total, dim);
+}
+
+// The slack of a score. Rows that are normalised (in float64, so that y rounds once) and whose
+// offset is |y|^2 / 2 + gap are compared like plain differences; their keys round in float64 too.
+template <class T>
+FM_INLINE T score_slack(KeyForm key, RowLengths row, double total, double dim) {
+  if (!key.equally_long()) return any_slack<T>(key, row, total, dim);
+  double slack = 0x1p-53 * (dim / 4 + 80) * row.full * row.full / 2;
+  slack += 32 * Precision<T>::roundoff * row.gap;
+  const double key_unit = row.unit / kMinNorm;
+  slack += (dim + 8) * 0x1p-1022 * key_unit * key_unit;
+  // 2^-19: like row_slack, and once more for the sum.
+  return row_slack<T>({Form::difference, false, false}, row, dim) +
+         static_cast<T>(slack * (1 + 0x1p-19));
+}
+
+// What to add where tiles multiply b, y rounded to bfloat16, instead of y.
+FM_INLINE float bf16_slack(RowLengths row, double dim) {
+  constexpr double u = Precision<float>::roundoff;
+  // With m = (y + b) / 2 and r = y - b, <y_i, y_j> - <b_i, b_j> = <m_i, r_j> + <r_i, m_j>: at most
+  // |m_i| |r_j| + |r_i| |m_j|, and 2 a b <= t a^2 + b^2 / t for any t. The typical |r| / |y| of
+  // rounding to 8 bits makes the sum smallest.
+  constexpr double t = 0x1.bp-10;
+  const double middle = row.centred + row.residual / 2;
+  double slack = (t * middle * middle + row.residual * row.residual / t) / 2;
+  slack *= 1 + u * (dim + 64);  // |y| and |r| are computed
+  // The unit may add in any order and round each sum badly: up to 2.2 dim u, of which row_slack has
+  // dim u.
+  slack += 1.5 * u * dim * row.centred * row.centred / 2;
+  // What squares of r lose when they are flushed to zero.
+  slack += 512 * (dim + 1) * Precision<float>::smallest;
+  return static_cast<float>(slack * (1 + 0x1p-19));
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -28,7 +28,7 @@
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
 // Computes the rows of one group: distances, roles, the rule.
-template <class T, class Distance, class Rule>
+template <class T, Curve curve, class Rule>
 struct DenseRows {
   const DenseProblem& problem;
   const DenseState<T>& state;
@@ -39,7 +39,8 @@ struct DenseRows {
   // Anchors i .. i + kGroup - 1 of the sorted order; their coefficients go to `c`.
   inline void visit(int64_t i, T* c, uint32_t* near, RowScratch<T>& scratch) const {
     const int64_t stride = state.stride;
-    fill_rows(state.query, state.references(problem), problem.dim, i, kGroup, scratch.h, stride);
+    fill_rows(key, state.query, state.references(problem), problem.dim, i, kGroup, scratch.h,
+              stride);
     for (int64_t r = 0; r < kGroup && i + r < state.query.n; ++r) {
       RowScratch<T> own = scratch;
       own.h += r * stride;
@@ -50,27 +51,30 @@ struct DenseRows {
  private:
   inline void visit_row(int32_t i, const RowScratch<T>& scratch, T* c, uint32_t* near) const {
     const DenseSet<T>& ref = state.references(problem);
-    const Scale<T, Distance> scale{static_cast<double>(state.frame.unit)};
+    const double energy = key.relative ? state.query.rows.clamped_energy(state.order.query[i]) : 1;
+    const Scale<T, curve> scale(key, static_cast<double>(state.frame.unit), energy);
     for (int64_t j = 0; j < state.stride; ++j) c[j] = 0;
-    DenseRow<T, Distance> row{state.query,
-                              ref,
-                              key,
-                              problem.dim,
-                              scale,
-                              i,
-                              scratch.h,
-                              T(0),
-                              scratch.negative,
-                              scratch.positive,
-                              0,
-                              0,
-                              scratch.positive_key,
-                              scratch.positive_distance,
-                              scratch.positive_slope,
-                              scratch.negative_distance,
-                              scratch.sort,
-                              c};
+    DenseRow<T, curve> row{state.query,
+                           ref,
+                           key,
+                           problem.dim,
+                           scale,
+                           i,
+                           scratch.h,
+                           T(0),
+                           scratch.negative,
+                           scratch.positive,
+                           0,
+                           0,
+                           scratch.positive_key,
+                           scratch.positive_distance,
+                           scratch.positive_slope,
+                           scratch.negative_distance,
+                           scratch.sort,
+                           c};
     row.error = 2 * (state.query.slack[i] + state.most_slack);
+    row.relative = 16 * Precision<T>::roundoff +
+                   static_cast<double>(score_spread<T>(key, static_cast<double>(problem.dim)));
     refine(row, scratch.h, near);
     split(row, scratch);
     const RowFactors<T> factors = factors_of(i, scratch);
@@ -79,16 +83,17 @@ struct DenseRows {
     Rule::row(problem, row, factors, problem.stats != nullptr, totals);
     for (int64_t p = 0; p < row.n_positive; ++p) {
       const double slope = row.positive_slope[p];
-      c[row.positive[p]] =
-          static_cast<T>(slope == 0 ? 0 : slope * Distance::slope(row.positive_key[p]));
+      c[row.positive[p]] = static_cast<T>(slope == 0 ? 0 : slope * key.slope(row.positive_key[p]));
     }
   }
 
-  // Marks the pairs whose distance must be taken by difference, and takes it.
-  FM_INLINE void refine(const DenseRow<T, Distance>& row, T* h, uint32_t* near) const {
+  // Marks the pairs whose distance must be taken by difference, and takes it: in float64 all of
+  // them, for what expansions lose there nothing wider could give back.
+  FM_INLINE void refine(const DenseRow<T, curve>& row, T* h, uint32_t* near) const {
     const int64_t i = row.i;
     const bool regular = state.frame.regular(state.query.norm[state.query.order[i]]);
-    const bool difference = Distance::form == Form::difference;
+    const bool every = !regular || sizeof(T) == sizeof(double);
+    const bool difference = key.form == Form::difference;
     const int32_t self = state.order.self[i];
     for (int64_t word = 0; word < state.stride / 32; ++word) {
       uint32_t bits = 0;
@@ -96,7 +101,7 @@ struct DenseRows {
         const Vec<T> lengths = load(row.ref.half + j) + state.query.half[i];
         bits |= le_bits(load(h + j), lengths * T(kNear)) << (j % 32);
       }
-      if (!regular) bits = ~0u;
+      if (every) bits = ~0u;
       bits |= state.irregular_bits[word];
       bits &= bit_range(static_cast<int32_t>(-word * 32),
                         static_cast<int32_t>(row.ref.n - word * 32), 32);
@@ -104,13 +109,13 @@ struct DenseRows {
       near[word] = bits;
       for (; bits != 0; bits &= bits - 1) {
         const int64_t j = word * 32 + __builtin_ctz(bits);
-        h[j] = static_cast<T>(row.scale.half(row.exact_key(j)));
+        h[j] = static_cast<T>(row.scale.half(row.pair_value_of(j)));
       }
     }
   }
 
   // Lists the positives with their float64 distances; what is no negative leaves every sweep.
-  FM_INLINE void split(DenseRow<T, Distance>& row, const RowScratch<T>& scratch) const {
+  FM_INLINE void split(DenseRow<T, curve>& row, const RowScratch<T>& scratch) const {
     row.n_positive = row.n_negative = 0;
     for (int64_t word = 0; word < state.stride / 32; ++word) {
       const RoleBits roles = relation.bits(row.i, static_cast<int32_t>(word * 32), 32);
@@ -123,11 +128,13 @@ struct DenseRows {
         scratch.h[word * 32 + __builtin_ctz(bits)] = __builtin_huge_val();
       }
     }
-    const ListedRows<T> positives{row.ref.rows, row.ref.order, scratch.positive};
-    listed_keys(key, row.query.rows, row.query.order[row.i], positives, row.n_positive, problem.dim,
-                scratch.widened, scratch.positive_key);
     for (int64_t p = 0; p < row.n_positive; ++p) {
-      scratch.positive_distance[p] = Distance::value(scratch.positive_key[p]);
+      scratch.listed[p] = row.ref.order[scratch.positive[p]];
+    }
+    row_keys(key, row.query.rows, row.query.order[row.i], row.ref.rows, 0, row.n_positive,
+             problem.dim, scratch.widened, scratch.positive_key, scratch.listed);
+    for (int64_t p = 0; p < row.n_positive; ++p) {
+      scratch.positive_distance[p] = key.value(scratch.positive_key[p]);
       scratch.positive_slope[p] = 0;
     }
   }

@@ -61,7 +61,7 @@ inline void lay_out_blocks(Arena& arena, const DenseProblem& problem, bool count
   }
 }
 
-template <class T, class Distance, class Rule>
+template <class T, Curve curve, class Rule>
 class DenseBlocks {
  public:
   DenseBlocks(const DenseProblem& problem, DenseState<T>& state, BlockState<T>& blocks,
@@ -71,7 +71,7 @@ class DenseBlocks {
         blocks_(blocks),
         scratch_(scratch),
         rounds_{blocks_of(state.query.n)},
-        rule_{{problem, state, blocks, key, {static_cast<double>(state.frame.unit)}}},
+        rule_{{problem, state, blocks, key, {key, static_cast<double>(state.frame.unit), 1.0}}},
         key_(key) {}
 
   // False, and nothing written, where only the rows one by one will do.
@@ -137,7 +137,7 @@ class DenseBlocks {
       const bool used = rounds_.has(begin + task / blocks, task % blocks);
       if (used && blocks_.slots[task].n_near > kNearCapacity) return false;
     }
-    const BlockGather<T, Distance> gather{rule_, rounds_, problem_.grad[0] != nullptr};
+    const BlockGather<T, curve> gather{rule_, rounds_, problem_.grad[0] != nullptr};
     constexpr int parts = kBlock / kGatherRows;
     parallel_tasks(state_.threads, blocks * parts, [&](int64_t task, int thread) {
       const int first = static_cast<int>(task % parts) * kGatherRows;
@@ -154,7 +154,7 @@ class DenseBlocks {
                            left < kBlock ? static_cast<int>(left) : kBlock};
     const bool both = row_block != col_block;
     slot.n_near = 0;
-    const BlockMeasure<T, Distance> measure{rule_, {state_.order}};
+    const BlockMeasure<T, curve> measure{rule_, {state_.order}};
     measure.fill(square, slot);
     if (slot.n_near > kNearCapacity) return;
     slot.sum_an = 0;
@@ -186,7 +186,7 @@ class DenseBlocks {
     rule_.total_row(i, totals);
     if (blocks_.valid[i] == 0) return;
     for (int32_t p = 0; p < rule_.positives(i); ++p) {
-      const double d = Distance::value(rule_.positive_key(i, p));
+      const double d = key_.value(rule_.positive_key(i, p));
       totals.sum_ap += d;
       totals.max_ap = d > totals.max_ap ? d : totals.max_ap;
     }
@@ -195,7 +195,7 @@ class DenseBlocks {
   }
 
   inline void write_gradients(const KindScales& scales) const {
-    const DenseGradient<T, Distance> gradient{problem_, state_, key_};
+    const DenseGradient<T> gradient{problem_, state_, key_};
     const int64_t features = gradient.features();
     auto* out = static_cast<T*>(problem_.grad[0]);
     const int64_t all = problem_.query.n * problem_.dim;
@@ -212,7 +212,7 @@ class DenseBlocks {
               const double slope = rule_.slope(i, p) + rule_.slope(j, rule_.place(j, i));
               if (slope == 0) continue;
               const double key = rule_.positive_key(i, p);
-              gradient.add_pair(0, i, j, slope * scales.kind[0] * Distance::slope(key));
+              gradient.add_pair(0, i, j, slope * scales.kind[0] * key_.slope(key));
             }
             gradient.write(0, i, 1.0, scratch_[thread].buffer);
           }

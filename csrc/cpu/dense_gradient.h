@@ -5,6 +5,7 @@
 
 #include "arena.h"
 #include "dense_rules.h"
+#include "gradient_row.h"
 #include "parallel.h"
 #include "weighted_sums.h"
 
@@ -43,12 +44,12 @@ struct DenseState {
   }
 };
 
-template <class T, class Distance>
+template <class T>
 struct DenseGradient {
   const DenseProblem& problem;
   const DenseState<T>& state;
   KeyForm key;
-  static constexpr bool difference = Distance::form == Form::difference;
+  const bool difference = key.form == Form::difference;
   static constexpr int cols = kTileCols<T>;
 
   FM_INLINE int64_t features() const { return panels_of(problem.dim, cols) * cols; }
@@ -78,7 +79,7 @@ struct DenseGradient {
   }
 
   // Adds one block of references, as columns of the rows `first` .. `first` + `rows` - 1.
-  FM_NOINLINE void add_columns(int64_t block, int64_t first, int64_t rows) const {
+  FM_NOINLINE void add_columns(int64_t block, int64_t first, int64_t rows, RowScratch<T>&) const {
     const int64_t begin = block * kBlock;
     constexpr int words = kBlock / 32;
     for (int64_t i = 0; i < rows; ++i) {
@@ -110,18 +111,18 @@ struct DenseGradient {
     const double weight = state.weight[side][p];
     // The row once more in float64: the rounding of its packed copy would be multiplied by the sum
     // of all its coefficients.
-    const double scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(row) : 1.0;
+    const double norm = key.needs_norms() ? set.rows.clamped_norm(row) : 1.0;
     const T* x = set.rows.row(row);
     bool touched = false;
     for (int64_t k = 0; k < problem.dim; ++k) {
       const double centre = static_cast<double>(state.frame.centre[k]);
-      const double y = difference ? static_cast<double>(x[k]) * scale - centre : centre;
+      const double y = difference ? static_cast<double>(x[k]) / norm - centre : centre;
       const double own = weight == 0 ? 0.0 : weight * y * unit;
       buffer[k] = (difference ? own - sums[k] : own + sums[k]) / unit * factor;
       touched = touched || buffer[k] != 0;
     }
     T* out = static_cast<T*>(problem.grad[side]) + row * problem.dim;
-    project(set, row, touched, buffer);
+    if (touched) through_norm(key, set.rows, row, problem.dim, buffer);
     for (int64_t k = 0; k < problem.dim; ++k) out[k] = static_cast<T>(buffer[k]);
   }
 
@@ -133,14 +134,14 @@ struct DenseGradient {
     const int64_t i = set.order[own];
     const int64_t j = from.order[other];
     const double c = coefficient * static_cast<double>(state.frame.unit);
-    const double own_scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
-    const double other_scale = key.needs_norms() ? 1.0 / from.rows.clamped_norm(j) : 1.0;
+    const double own_norm = key.needs_norms() ? set.rows.clamped_norm(i) : 1.0;
+    const double other_norm = key.needs_norms() ? from.rows.clamped_norm(j) : 1.0;
     const T* x = set.rows.row(i);
     const T* r = from.rows.row(j);
     double* sums = state.sums[side] + own * features();
     for (int64_t k = 0; k < problem.dim; ++k) {
-      const double theirs = static_cast<double>(r[k]) * other_scale;
-      sums[k] += difference ? -c * (static_cast<double>(x[k]) * own_scale - theirs) : c * theirs;
+      const double theirs = static_cast<double>(r[k]) / other_norm;
+      sums[k] += difference ? -c * (static_cast<double>(x[k]) / own_norm - theirs) : c * theirs;
     }
   }
 
@@ -189,19 +190,6 @@ struct DenseGradient {
                              terms.panel + p * terms.padded() * cols,
                              state.sums[0] + (i + r) * features() + p * cols);
       }
-    }
-  }
-
-  // Through the normalisation of the row, where there is one (gradient_row.h).
-  FM_INLINE void project(const DenseSet<T>& set, int64_t row, bool touched, double* g) const {
-    if (!key.needs_norms() || !touched) return;
-    const double scale = 1.0 / set.rows.clamped_norm(row);
-    const T* x = set.rows.row(row);
-    double along = 0;
-    for (int64_t k = 0; k < problem.dim; ++k) along += g[k] * (static_cast<double>(x[k]) * scale);
-    for (int64_t k = 0; k < problem.dim; ++k) {
-      const double z = static_cast<double>(x[k]) * scale;
-      g[k] = set.norm[row] < kMinNorm ? 0.0 : (g[k] - along * z) * scale;
     }
   }
 };

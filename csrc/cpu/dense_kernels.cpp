@@ -13,8 +13,8 @@ bool block_entry(DenseProblem& problem, Names names);
 
 namespace {
 
-template <class T, class Distance, class Rule>
-void dense_loss(DenseProblem& problem, DenseReduction reduction) {
+template <class T, Curve curve, class Rule>
+void dense_loss(KeyForm key, DenseProblem& problem, DenseReduction reduction) {
   Arena arena(problem.workspace);
   DenseState<T> state;
   lay_out_dense(arena, problem, state);
@@ -23,23 +23,35 @@ void dense_loss(DenseProblem& problem, DenseReduction reduction) {
     return;
   }
   state.threads = dense_threads(problem);
-  const KeyForm key = key_form<Distance>(problem.normalize);
   prepare_dense(key, problem, state);
   prepare_factors(problem, state);
   const AnyRelation relation = relation_of(problem, state);
-  const bool mirrored = Rule::of_pairs && relation.symmetric() && problem.symmetric;
-  DenseLoss<T, Distance, Rule>{problem, state, relation, key, mirrored}.run(reduction);
+  const bool mirrored =
+      Rule::of_pairs && relation.symmetric() && problem.symmetric && !key.relative;
+  DenseLoss<T, curve, Rule>{problem, state, relation, key, mirrored}.run(reduction);
 }
 
+template <class Rule, Curve curve>
+void visit_dtype(KeyForm key, DenseProblem& problem, Names names) {
+  if (problem.dtype == DType::float32) {
+    dense_loss<float, curve, Rule>(key, problem, names.dense_reduction);
+  } else {
+    dense_loss<double, curve, Rule>(key, problem, names.dense_reduction);
+  }
+}
+
+// Dense losses are instantiated by the curve of a distance, not by the distance.
 template <class Rule>
 void visit_rule(Rule, DenseProblem& problem, Names names) {
-  visit_by_index(Distances{}, names.distance, [&](auto distance) {
-    if (problem.dtype == DType::float32) {
-      dense_loss<float, decltype(distance), Rule>(problem, names.dense_reduction);
-    } else {
-      dense_loss<double, decltype(distance), Rule>(problem, names.dense_reduction);
-    }
-  });
+  const KeyForm key = key_form(names.distance, names.power, problem.normalize);
+  switch (key.curve()) {
+    case Curve::linear:
+      return visit_dtype<Rule, Curve::linear>(key, problem, names);
+    case Curve::square_root:
+      return visit_dtype<Rule, Curve::square_root>(key, problem, names);
+    case Curve::root:
+      return visit_dtype<Rule, Curve::root>(key, problem, names);
+  }
 }
 
 void count_call(bool by_blocks) {

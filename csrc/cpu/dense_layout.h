@@ -91,7 +91,7 @@ inline void lay_out_dense(Arena& arena, const DenseProblem& problem, DenseState<
 template <class T>
 FM_INLINE void point_at_dense_rows(const Rows& rows, const int32_t* order, int32_t n,
                                    DenseSet<T>& set) {
-  set.rows = {static_cast<const T*>(rows.data), rows.stride, set.norm};
+  set.rows = view_of<T>(rows, set.norm);
   set.order = order;
   set.n = n;
 }
@@ -104,11 +104,11 @@ inline void prepare_dense(KeyForm key, const DenseProblem& problem, DenseState<T
   point_at_dense_rows(problem.query, state.order.query, state.order.n_query, query);
   if (!problem.symmetric) {
     point_at_dense_rows(problem.ref, state.order.ref, state.order.n_ref, ref);
-    measure_rows(ref, problem.dim, state.threads);
+    measure_rows(key, ref, problem.dim, state.threads);
   }
   parallel_ranges(state.threads, problem.query.n, 64, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {  // also of ignored rows: the statistics count them
-      query.norm[i] = square_root(squared_norm(query.rows.row(i), problem.dim));
+      measure_row(key, query.rows, i, problem.dim);
     }
   });
   choose_frame(key, query, ref, problem.dim, state.frame);

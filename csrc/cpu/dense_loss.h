@@ -4,12 +4,13 @@
 #pragma once
 
 #include "dense.h"
+#include "dense_by_pairs.h"
 #include "dense_layout.h"
 #include "dense_totals.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-template <class T, class Distance, class Rule>
+template <class T, Curve curve, class Rule>
 struct DenseLoss {
   DenseProblem& problem;
   DenseState<T>& state;
@@ -75,8 +76,13 @@ struct DenseLoss {
   }
 
   void visit_all(bool with_gradient) {
-    const DenseRows<T, Distance, Rule> rows{problem, state, relation, key, mirrored};
-    const DenseGradient<T, Distance> gradient{problem, state, key};
+    if (by_pairs(key)) return visit_with(DenseByPairs<T>{problem, state, key}, with_gradient);
+    visit_with(DenseGradient<T>{problem, state, key}, with_gradient);
+  }
+
+  template <class Gradient>
+  void visit_with(const Gradient& gradient, bool with_gradient) {
+    const DenseRows<T, curve, Rule> rows{problem, state, relation, key, mirrored};
     const bool columns = with_gradient && !mirrored &&
                          (problem.symmetric ? problem.grad[0] : problem.grad[1]) != nullptr;
     const int64_t chunk = columns ? state.chunk : state.query.padded();
@@ -95,12 +101,19 @@ struct DenseLoss {
       });
       if (!columns) continue;
       parallel_tasks(state.threads, blocks_of(state.references(problem).n),
-                     [&](int64_t block, int) { gradient.add_columns(block, first, count); });
+                     [&](int64_t block, int thread) {
+                       gradient.add_columns(block, first, count, state.scratch[thread]);
+                     });
     }
   }
 
   void write_gradients(double factor) {
-    const DenseGradient<T, Distance> gradient{problem, state, key};
+    if (by_pairs(key)) return write_with(DenseByPairs<T>{problem, state, key}, factor);
+    write_with(DenseGradient<T>{problem, state, key}, factor);
+  }
+
+  template <class Gradient>
+  void write_with(const Gradient& gradient, double factor) {
     for (int side = 0; side < 2; ++side) {
       if (problem.grad[side] == nullptr) continue;
       const DenseSet<T>& set = side == 0 ? state.query : state.references(problem);

@@ -15,8 +15,8 @@ struct Contrastive {
   static constexpr bool of_pairs = true;
   static constexpr bool online = of_online;
 
-  template <class T, class Distance>
-  static void row(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static void row(const DenseProblem& problem, const DenseRow<T, curve>& row,
                   const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     for (int64_t p = 0; p < row.n_positive; ++p) add_positive(problem, row, factors, p, totals);
     add_negatives(problem, row, factors, totals);
@@ -26,8 +26,8 @@ struct Contrastive {
   }
 
  private:
-  template <class T, class Distance>
-  static void add_positive(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static void add_positive(const DenseProblem& problem, const DenseRow<T, curve>& row,
                            const RowFactors<T>& factors, int64_t p, RowTotals& totals) {
     const int32_t j = row.positive[p];
     const double weight = factors.weight * factors.weight_of(j);
@@ -44,8 +44,8 @@ struct Contrastive {
                             static_cast<double>(factors.pair_factor[j]);
   }
 
-  template <class T, class Distance>
-  static void add_negatives(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static void add_negatives(const DenseProblem& problem, const DenseRow<T, curve>& row,
                             const RowFactors<T>& factors, RowTotals& totals) {
     const Vec<T> reach = broadcast(static_cast<T>(factors.margin));
     const auto factor = static_cast<T>(-factors.scale[1] * problem.factor);
@@ -65,12 +65,12 @@ struct Contrastive {
     };
     const auto unsure = [&](int64_t j) {
       const double key = row.exact_key(j);
-      const double excess = factors.margin - Distance::value(key);
+      const double excess = factors.margin - row.key.value(key);
       if (excess <= 0 || (online && key >= problem.bounds[1])) return;
       more.live += 1;
       more.active[1] += factors.weight_of(j);
       more.term[1] += factors.weight_of(j) * (squared ? excess * excess : excess);
-      row.coefficient[j] = static_cast<T>((squared ? 2 * excess : 1.0) * Distance::slope(key) *
+      row.coefficient[j] = static_cast<T>((squared ? 2 * excess : 1.0) * row.key.slope(key) *
                                           static_cast<double>(factors.pair_factor[j] * factor));
     };
     const double margin = row.scale.threshold(factors.margin);
@@ -82,8 +82,8 @@ struct Contrastive {
   }
 
   // The weights of the negatives that the batch selects.
-  template <class T, class Distance>
-  static double selected(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static double selected(const DenseProblem& problem, const DenseRow<T, curve>& row,
                          const RowFactors<T>& factors) {
     VectorSum<T> weights;
     double more = 0;

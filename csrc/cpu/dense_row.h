@@ -57,9 +57,9 @@ struct Limits {
   T low_out, low_in, high_in, high_out;
 };
 
+// `relative`: the error in proportion to the threshold.
 template <class T>
-FM_INLINE Limits<T> limits_of(double error, double low, double high) {
-  constexpr double relative = 4 * Precision<T>::roundoff;  // of the thresholds in T
+FM_INLINE Limits<T> limits_of(double error, double relative, double low, double high) {
   constexpr auto most = static_cast<double>(Precision<T>::highest);
   const auto band = [&](double threshold) {
     const double size = threshold < 0 ? -threshold : threshold;
@@ -87,13 +87,13 @@ struct RowFactors {
   FM_INLINE double weight_of(int64_t j) const { return static_cast<double>(pair_weight[j]); }
 };
 
-template <class T, class Distance>
+template <class T, Curve curve>
 struct DenseRow {
   const DenseSet<T>& query;
   const DenseSet<T>& ref;
   KeyForm key;
   int64_t dim;
-  Scale<T, Distance> scale;
+  Scale<T, curve> scale;
   int32_t i;   // sorted position
   const T* h;  // [padded]
   T error;     // of every h
@@ -106,17 +106,22 @@ struct DenseRow {
   double* positive_slope;
   double* negative_distance;
   const SortScratch<T>& sort;
-  T* coefficient;  // [padded] of negatives, out: d term / d distance * slope of the distance
+  T* coefficient;       // [padded] of negatives, out: d term / d distance * slope of the distance
+  double relative = 0;  // error of h, and of thresholds in T, in proportion to them
 
   FM_INLINE bool is_negative(int64_t j) const { return (negative[j / 32] >> (j % 32) & 1) != 0; }
   FM_INLINE double exact_key(int64_t j) const {
     return pair_key(key, query.rows, query.order[i], ref.rows, ref.order[j], dim);
   }
-  FM_INLINE double exact_distance(int64_t j) const { return Distance::value(exact_key(j)); }
+  // The key as a value (keys.h): not what decides.
+  FM_INLINE double pair_value_of(int64_t j) const {
+    return pair_value(key, query.rows, query.order[i], ref.rows, ref.order[j], dim);
+  }
+  FM_INLINE double exact_distance(int64_t j) const { return key.value(exact_key(j)); }
   FM_INLINE bool valid() const { return n_positive > 0 && n_negative > 0; }
 
   FM_INLINE Limits<T> limits(double low, double high) const {
-    return limits_of<T>(static_cast<double>(error), low, high);
+    return limits_of<T>(static_cast<double>(error), relative, low, high);
   }
 
   // Visits the negatives with low < h < high: sure(j, bits, h) for vectors of those that certainly

@@ -2,6 +2,7 @@
 // The rows of a dense loss, packed twice: in blocks [dim][kBlock] for the inner products, and in
 // panels [n][kTileCols] of features for the weighted sums. Computes rows of half squared distances
 //   h_ij = half_i + half_j - <y_i, y_j>          (product keys: half the negative product, scaled)
+//   h_ij = the key, in the frame                 (sums over features; overlap: the distance)
 // in the frame of prepare.h, and says how far they may be from the truth.
 #pragma once
 
@@ -19,6 +20,7 @@ struct DenseSet {
   T* panel = nullptr;   // [panels][blocks * kBlock][kTileCols]
   T* half = nullptr;    // [blocks * kBlock]
   T* slack = nullptr;   // [blocks * kBlock]
+  T* total = nullptr;   // [blocks * kBlock] sum of the packed features; overlap only
 
   FM_INLINE int64_t padded() const { return blocks_of(n) * kBlock; }
 };
@@ -28,11 +30,12 @@ FM_INLINE int64_t panels_of(int64_t dim, int cols) { return (dim + cols - 1) / c
 template <class T>
 FM_INLINE void lay_out_dense_set(Arena& arena, const Rows& rows, int64_t dim, DenseSet<T>& set) {
   const int64_t padded = blocks_of(rows.n) * kBlock;
-  set.norm = arena.take<double>(rows.n);
+  set.norm = take_numbers(arena, rows.n);
   set.packed = arena.take<T>(padded * dim);
   set.panel = arena.take<T>(padded * panels_of(dim, kTileCols<T>) * kTileCols<T>);
   set.half = arena.take<T>(padded);
   set.slack = arena.take<T>(padded);
+  set.total = arena.take<T>(padded);
 }
 
 // Features of kWidth packed rows, back next to each other.
@@ -56,17 +59,12 @@ template <class T>
 inline void pack_dense_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t block,
                              const DenseSet<T>& set) {
   constexpr int width = kWidth<T>;
-  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms()};
+  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms(), key.relative};
   const auto unit = static_cast<double>(frame.unit);
   for (int group = 0; group < kBlock; group += width) {
     PackedRow<T> row[width];
     for (int r = 0; r < width; ++r) {
-      const int64_t p = block * kBlock + group + r;
-      const bool regular = p < set.n && frame.regular(set.norm[set.order[p]]);
-      row[r].from = regular ? set.rows.row(set.order[p]) : nullptr;
-      row[r].scale = regular && key.needs_norms()
-                         ? static_cast<T>(1.0 / set.rows.clamped_norm(set.order[p]))
-                         : T(1);
+      row[r] = row_to_pack<T>(key, frame, dim, block * kBlock + group + r, set);
     }
     pack_rows<T>(row, map, dim, set.packed + block * dim * kBlock + group);
     copy_to_panels(set, dim, block, group);
@@ -77,56 +75,92 @@ inline void pack_dense_block(KeyForm key, const Frame<T>& frame, int64_t dim, in
       const double full = set.norm[set.order[at]] * static_cast<double>(row[r].scale) * unit;
       const RowLengths lengths{square_root(static_cast<double>(row[r].square)), full,
                                frame.centre_norm, unit};
-      set.slack[at] = row_slack<T>(key, lengths, static_cast<double>(dim));
+      set.slack[at] =
+          any_slack<T>(key, lengths, static_cast<double>(set.total[at]), static_cast<double>(dim));
+      if (!key.of_products()) continue;
       const auto centre = static_cast<T>(frame.centre_norm * frame.centre_norm / 2);
       set.half[at] = key.form == Form::difference ? row[r].square / 2 : -row[r].along - centre;
     }
   }
 }
 
-// From half squared distances in the frame to distances, and back; the slope of a distance is
-//   d distance / d x = slope * (x - r)   or   slope * r.
-template <class T, class Distance>
+// From h to distances, and back; the slope of a distance is that of distances.h.
+template <class T, Curve curve>
 struct Scale {
-  double unit;
-  static constexpr bool rooted = Distance::name == "euclidean";
-  static constexpr bool difference = Distance::form == Form::difference;
-
-  FM_INLINE double key(double h) const { return (difference ? 2 * h : h) / unit / unit; }
-  FM_INLINE double half(double key) const { return (difference ? key / 2 : key) * unit * unit; }
-  // The h at which the distance is `distance`; below any h where no distance is that small.
-  FM_INLINE double threshold(double distance) const {
-    if (rooted) return distance < 0 ? -__builtin_huge_val() : half(distance * distance);
-    return half(Distance::quotient ? distance - 1 : distance);
+  // `energy` divides the keys of a relative distance.
+  FM_INLINE Scale(KeyForm form, double unit, double energy) : form_(form) {
+    switch (form.form) {
+      case Form::difference:
+        unit_ = 2 / unit / unit / energy;
+        break;
+      case Form::product:
+        unit_ = 1 / unit / unit;
+        break;
+      case Form::power:
+        unit_ = ::pow(unit, -form.power);
+        break;
+      case Form::overlap:  // h is the distance, which has no unit
+        unit_ = 1;
+        break;
+      default:
+        unit_ = 1 / unit;
+    }
+    root_ = 1 / unit;
+    constant_ = form.value(0) - (form.form == Form::overlap ? 1 : 0);
+    key_of_zero_ = form.form == Form::overlap ? -1 : 0;
   }
+
+  FM_INLINE double half(double key) const { return (key - key_of_zero_) / unit_; }
+  // The h at which the distance is `distance`; below any h where no distance is that small.
+  FM_INLINE double threshold(double distance) const { return half(form_.key(distance)); }
   FM_INLINE T distance(T h) const {
-    return static_cast<T>(Distance::value(key(h < 0 && difference ? T(0) : h)));
+    const double inside = h < 0 && form_.form != Form::product ? 0 : static_cast<double>(h);
+    return static_cast<T>(form_.value(inside * unit_ + key_of_zero_));
   }
   FM_INLINE Vec<T> distances(Vec<T> h) const {
-    const auto scale = static_cast<T>((difference ? 2 : 1) / unit / unit);
-    if constexpr (!difference) {
-      return h * scale + (Distance::quotient ? T(1) : T(0));
+    if (form_.form != Form::product) h = h > T(0) ? h : (h != h ? h : Vec<T>{});
+    // Roots of what has no unit: squares and powers of a unit may be out of range.
+    const auto root = static_cast<T>(root_);
+    if constexpr (curve == Curve::square_root) {
+      return square_roots(h * T(2)) * root;
+    } else if constexpr (curve == Curve::root) {
+      return each(h, [&](double one) { return form_.value(one); }) * root;
     } else {
-      const Vec<T> clamped = h > T(0) ? h : (h != h ? h : Vec<T>{});
-      if constexpr (rooted) return square_roots(clamped * T(2)) * static_cast<T>(1 / unit);
-      return clamped * scale;
+      return h * static_cast<T>(unit_) + static_cast<T>(constant_);
     }
   }
   // Of distances as returned above.
   FM_INLINE Vec<T> slopes(Vec<T> distance) const {
-    if constexpr (rooted) {
+    if constexpr (curve == Curve::square_root) {
       const Vec<T> one = broadcast(T(1));
       return distance == T(0) ? Vec<T>{} : one / distance + (distance - distance);
+    } else if constexpr (curve == Curve::root) {
+      return each(distance, [&](double one) { return form_.slope(form_.key(one)); });
     } else {
-      return broadcast(static_cast<T>(Distance::slope(1)));
+      return broadcast(static_cast<T>(form_.slope(1)));
     }
   }
+
+ private:
+  template <class Function>
+  static FM_INLINE Vec<T> each(Vec<T> v, const Function& function) {
+    for (int lane = 0; lane < kWidth<T>; ++lane) {
+      v[lane] = static_cast<T>(function(static_cast<double>(v[lane])));
+    }
+    return v;
+  }
+
+  KeyForm form_;
+  double unit_;         // keys per h
+  double root_;         // distances per root of h
+  double constant_;     // of a linear curve: the distance at h = 0
+  double key_of_zero_;  // the key at h = 0
 };
 
 // h of `rows` rows from sorted position i on, against all references: [rows][stride].
 template <class T>
-FM_NOINLINE void fill_rows(const DenseSet<T>& query, const DenseSet<T>& ref, int64_t dim, int64_t i,
-                           int rows, T* h, int64_t stride) {
+FM_NOINLINE void fill_rows(KeyForm key, const DenseSet<T>& query, const DenseSet<T>& ref,
+                           int64_t dim, int64_t i, int rows, T* h, int64_t stride) {
   const T* a = query.packed + i / kBlock * dim * kBlock + i % kBlock;
   for (int64_t j = 0; j < ref.padded(); j += kTileCols<T>) {
     const T* b = ref.packed + j / kBlock * dim * kBlock + j % kBlock;
@@ -134,7 +168,12 @@ FM_NOINLINE void fill_rows(const DenseSet<T>& query, const DenseSet<T>& ref, int
     for (int v = 0; v < kTileVecs; ++v) half[v] = load(ref.half + j + v * kWidth<T>);
     for (int r = 0; r < rows; r += kTileRows) {
       TileSums<T> sums;
-      multiply_tile<T, Form::product>(a + r, b, dim, sums);
+      if (key.of_products()) {
+        multiply_tile<T, Inner::product>(a + r, b, dim, sums);
+      } else {
+        similarity_tile<T>(inner_of(key), static_cast<T>(key.power),
+                           {a + r, b, query.total + i + r, ref.total + j, dim}, sums);
+      }
       for (int t = 0; t < kTileRows; ++t) {
         const T own = query.half[i + r + t];
         for (int v = 0; v < kTileVecs; ++v) {

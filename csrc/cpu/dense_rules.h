@@ -11,8 +11,8 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-template <class T, class Distance>
-FM_INLINE void note_distances(const DenseRow<T, Distance>& row, RowTotals& totals) {
+template <class T, Curve curve>
+FM_INLINE void note_distances(const DenseRow<T, curve>& row, RowTotals& totals) {
   for (int64_t p = 0; p < row.n_positive; ++p) {
     const double d = row.positive_distance[p];
     totals.sum_ap += d;
@@ -24,8 +24,10 @@ FM_INLINE void note_distances(const DenseRow<T, Distance>& row, RowTotals& total
     totals.sum_an += static_cast<double>(row.scale.distance(row.h[j]));
     nearest = row.h[j] < nearest ? row.h[j] : nearest;
   }
+  const auto reach = static_cast<T>(nearest + 2 * row.error +
+                                    2 * row.relative * (nearest < 0 ? -nearest : nearest));
   for (int64_t j = 0; j < row.ref.n; ++j) {  // not >: NaN is among them
-    if (row.h[j] > nearest + 2 * row.error || !row.is_negative(j)) continue;
+    if (row.h[j] > reach || !row.is_negative(j)) continue;
     const double d = row.exact_distance(j);
     totals.min_an = d < totals.min_an || d != d ? d : totals.min_an;
   }
@@ -64,15 +66,14 @@ struct TripletHinges {
   static constexpr bool of_pairs = false;
   static constexpr bool online = false;
 
-  template <class T, class Distance>
-  static void row(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static void row(const DenseProblem& problem, const DenseRow<T, curve>& row,
                   const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     if (!row.valid()) return;
     const TripletSet set(problem.loss);
-    const double count =
-        row.n_positive > kManyPositives
-            ? SortedTriplets<T, Distance>{set, row, factors}.add(with_stats, totals)
-            : add_one_by_one(set, row, factors, with_stats, totals);
+    const double count = row.n_positive > kManyPositives
+                             ? SortedTriplets<T, curve>{set, row, factors}.add(with_stats, totals)
+                             : add_one_by_one(set, row, factors, with_stats, totals);
     const auto factor = static_cast<T>(-factors.weight * factors.cotangent);
     for (int64_t j = 0; j < row.ref.padded(); j += kWidth<T>) {
       const Vec<T> c = load(row.coefficient + j);
@@ -86,8 +87,8 @@ struct TripletHinges {
   }
 
  private:
-  template <class T, class Distance>
-  static double add_one_by_one(const TripletSet& set, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static double add_one_by_one(const TripletSet& set, const DenseRow<T, curve>& row,
                                const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     double count = 0;
     for (int64_t p = 0; p < row.n_positive; ++p) {
@@ -100,8 +101,8 @@ struct TripletHinges {
   }
 
   // Adds the active triplets of one positive; counts them per negative in `coefficient`.
-  template <class T, class Distance>
-  static double add_positive(const TripletSet& set, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static double add_positive(const TripletSet& set, const DenseRow<T, curve>& row,
                              const RowFactors<T>& factors, int64_t p, RowTotals& totals) {
     const double d_ap = row.positive_distance[p];
     const double limit = d_ap + factors.margin;
@@ -136,8 +137,8 @@ struct TripletHinges {
     return sure_count + more;
   }
 
-  template <class T, class Distance>
-  static double members(const TripletSet& set, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static double members(const TripletSet& set, const DenseRow<T, curve>& row,
                         const RowFactors<T>& factors, int64_t p) {
     if (set.kind == TripletSet::all) return static_cast<double>(row.n_negative);
     const double d_ap = row.positive_distance[p];

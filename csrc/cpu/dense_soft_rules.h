@@ -10,20 +10,20 @@
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
 // Of the negatives: their float64 distances.
-template <class T, class Distance>
-FM_INLINE void measure_negatives(const DenseRow<T, Distance>& row) {
+template <class T, Curve curve>
+FM_INLINE void measure_negatives(const DenseRow<T, curve>& row) {
   for (int64_t j = 0; j < row.ref.n; ++j) {
     if (row.is_negative(j)) row.negative_distance[j] = row.exact_distance(j);
   }
 }
 
 // Turns slopes, d term / d distance, into coefficients.
-template <class T, class Distance, class Slope>
-FM_INLINE void write_coefficients(const DenseRow<T, Distance>& row, const Slope& slope) {
+template <class T, Curve curve, class Slope>
+FM_INLINE void write_coefficients(const DenseRow<T, curve>& row, const Slope& slope) {
   for (int64_t j = 0; j < row.ref.n; ++j) {
     if (!row.is_negative(j)) continue;
-    const double key = row.scale.key(row.scale.threshold(row.negative_distance[j]));
-    row.coefficient[j] = static_cast<T>(slope(j) * Distance::slope(key));
+    const double key = row.key.key(row.negative_distance[j]);
+    row.coefficient[j] = static_cast<T>(slope(j) * row.key.slope(key));
   }
 }
 
@@ -31,8 +31,8 @@ struct TripletSoftplus {
   static constexpr bool of_pairs = false;
   static constexpr bool online = false;
 
-  template <class T, class Distance>
-  static void row(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static void row(const DenseProblem& problem, const DenseRow<T, curve>& row,
                   const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     if (!row.valid()) return;
     const TripletSet set(problem.loss);
@@ -69,8 +69,8 @@ struct SoftWeights {
   static constexpr bool of_pairs = false;
   static constexpr bool online = false;
 
-  template <class T, class Distance>
-  static void row(const DenseProblem& problem, const DenseRow<T, Distance>& row,
+  template <class T, Curve curve>
+  static void row(const DenseProblem& problem, const DenseRow<T, curve>& row,
                   const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     if (!row.valid()) return;
     measure_negatives(row);

@@ -20,10 +20,10 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 // Sorting 4096 negatives costs about as much as 40 sweeps over them, of 1024 about as 30.
 constexpr int64_t kManyPositives = 32;
 
-template <class T, class Distance>
+template <class T, Curve curve>
 class SortedTriplets {
  public:
-  FM_INLINE SortedTriplets(const TripletSet& set, const DenseRow<T, Distance>& row,
+  FM_INLINE SortedTriplets(const TripletSet& set, const DenseRow<T, curve>& row,
                            const RowFactors<T>& factors)
       : set_(set), row_(row), factors_(factors), sort_(row.sort) {}
 
@@ -192,7 +192,7 @@ class SortedTriplets {
   }
 
   const TripletSet& set_;
-  const DenseRow<T, Distance>& row_;
+  const DenseRow<T, curve>& row_;
   const RowFactors<T>& factors_;
   const SortScratch<T>& sort_;
   const T* h_ = nullptr;  // [finite_] ascending

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Computes the float64 keys of one query row against a list of reference rows: the bits of
+// Computes the float64 keys of one query row against a run of rows, or a list: the bits of
 // pair_key, several times faster.
 //
-// Why so: the query is widened (and scaled) once, and kRowsAtOnce references pass by together, each
+// Why so: the query is widened (and mapped) once, and kRowsAtOnce references pass by together, each
 // with its own eight sums: a single chain of dependent additions would leave most of the machine
 // idle. The form is chosen once per call, not once per pair.
 #pragma once
@@ -15,79 +15,93 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 // into 16.
 constexpr int kRowsAtOnce = 4;
 
-// References order[listed[0]], order[listed[1]], ...
+// The references: all rows, or those that are listed.
 template <class T>
-struct ListedRows {
+struct References {
   const RowView<T>& rows;
-  const int32_t* order;
-  const int32_t* listed;
+  const int32_t* listed;  // null: all
 
-  FM_INLINE int64_t operator[](int64_t j) const { return order[listed[j]]; }
+  FM_INLINE int64_t operator[](int64_t j) const { return listed == nullptr ? j : listed[j]; }
 };
 
-// key_sum of the widened query and `count` references from number j of the list on.
-template <Form form, bool scaled, int count, class T>
-FM_INLINE void key_sums(const double* x, const ListedRows<T>& list, int64_t j, int64_t dim,
-                        double* out) {
+// key_sum of the mapped query and `count` references from number j on.
+template <Form form, bool mapped, int count, class T>
+FM_INLINE void key_sums(KeyForm key, const double* x, const References<T>& r, int64_t j,
+                        int64_t dim, double* out) {
   const T* rows[count];
-  double scale[count];
+  Mapping map[count];
   Double8 sum[count] = {};
   for (int u = 0; u < count; ++u) {
-    rows[u] = list.rows.row(list[j + u]);
-    scale[u] = scaled ? 1.0 / list.rows.clamped_norm(list[j + u]) : 1.0;
+    rows[u] = r.rows.row(r[j + u]);
+    if constexpr (mapped) map[u] = r.rows.mapping(key, r[j + u]);
   }
-  const auto step = [&](Double8 query, Double8 ref, int u) {
-    if constexpr (scaled) ref = ref * scale[u];
-    sum[u] = accumulate<form, false>(sum[u], query, ref, 1, 1);
+  const auto step = [&](Double8 query, Double8 ref, int u, int64_t features) FM_INLINE_LAMBDA {
+    if constexpr (mapped) ref = map[u].of(ref, features);
+    sum[u] = accumulate<form>(sum[u], query, ref, key.power);
   };
   int64_t k = 0;
   for (; k + 8 <= dim; k += 8) {
     const Double8 query = load8(x + k);
 #pragma GCC unroll 4
-    for (int u = 0; u < count; ++u) step(query, load8(rows[u] + k), u);
+    for (int u = 0; u < count; ++u) step(query, load8(rows[u] + k), u, 8);
   }
   if (k < dim) {
     const Double8 query = load8_partial(x + k, dim - k);
 #pragma GCC unroll 4
-    for (int u = 0; u < count; ++u) step(query, load8_partial(rows[u] + k, dim - k), u);
+    for (int u = 0; u < count; ++u) step(query, load8_partial(rows[u] + k, dim - k), u, dim - k);
   }
 #pragma GCC unroll 4
-  for (int u = 0; u < count; ++u) out[u] = sum8(sum[u]);
+  for (int u = 0; u < count; ++u) out[u] = total8<form>(sum[u]);
 }
 
-template <Form form, bool scaled, class T>
-inline void list_key_sums(const double* x, const ListedRows<T>& list, int64_t n, int64_t dim,
-                          double* out) {
-  int64_t j = 0;
-  for (; j + kRowsAtOnce <= n; j += kRowsAtOnce) {
-    key_sums<form, scaled, kRowsAtOnce>(x, list, j, dim, out + j);
-  }
-  for (; j < n; ++j) key_sums<form, scaled, 1>(x, list, j, dim, out + j);
+template <Form form, class T>
+inline void row_key_sums(KeyForm key, const double* x, const References<T>& r, int64_t begin,
+                         int64_t end, int64_t dim, double* out) {
+  const auto run = [&](auto mapped) {
+    int64_t j = begin;
+    for (; j + kRowsAtOnce <= end; j += kRowsAtOnce) {
+      key_sums<form, mapped.value, kRowsAtOnce>(key, x, r, j, dim, out + (j - begin));
+    }
+    for (; j < end; ++j) key_sums<form, mapped.value, 1>(key, x, r, j, dim, out + (j - begin));
+  };
+  if (key.maps_rows()) return run(std::true_type{});
+  run(std::false_type{});
 }
 
-// out[j] = pair_key(key, x, i, list.rows, list[j], dim) for j < n.
+// out[j - begin] = pair_key(key, x, i, rows, j, dim) for begin <= j < end; j counts in the list if
+// there is one.
 template <class T>
-FM_NOINLINE void listed_keys(KeyForm key, const RowView<T>& x, int64_t i, const ListedRows<T>& list,
-                             int64_t n, int64_t dim,
-                             double* x_buffer,  // [dim]
-                             double* out) {     // [n]
+inline void row_keys(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& rows,
+                     int64_t begin, int64_t end, int64_t dim,
+                     double* x_buffer,  // [dim]
+                     double* out,       // [end - begin]
+                     const int32_t* listed = nullptr) {
+  const References<T> r{rows, listed};
   const T* query = x.row(i);
-  const double scale = key.scaled ? 1.0 / x.clamped_norm(i) : 1.0;
+  const Mapping map = x.mapping(key, i);
   for (int64_t k = 0; k < dim; ++k) {
-    x_buffer[k] = key.scaled ? static_cast<double>(query[k]) * scale : query[k];
+    const auto wide = static_cast<double>(query[k]);
+    x_buffer[k] = key.maps_rows() ? map.of(wide) : wide;
   }
-  if (key.form == Form::difference) {
-    return key.scaled ? list_key_sums<Form::difference, true>(x_buffer, list, n, dim, out)
-                      : list_key_sums<Form::difference, false>(x_buffer, list, n, dim, out);
+  switch (key.form) {
+    case Form::difference:
+      row_key_sums<Form::difference>(key, x_buffer, r, begin, end, dim, out);
+      break;
+    case Form::product:
+      row_key_sums<Form::product>(key, x_buffer, r, begin, end, dim, out);
+      break;
+    case Form::absolute:
+      row_key_sums<Form::absolute>(key, x_buffer, r, begin, end, dim, out);
+      break;
+    default:  // as fast as they can be, one by one
+      for (int64_t j = begin; j < end; ++j) out[j - begin] = pair_key(key, x, i, rows, r[j], dim);
+      return;
   }
-  if (key.scaled) {
-    list_key_sums<Form::product, true>(x_buffer, list, n, dim, out);
-  } else {
-    list_key_sums<Form::product, false>(x_buffer, list, n, dim, out);
-  }
-  for (int64_t j = 0; j < n; ++j) {
-    out[j] = -out[j];
-    if (key.quotient) out[j] /= x.clamped_norm(i) * list.rows.clamped_norm(list[j]);
+  for (int64_t j = begin; j < end; ++j) {
+    double& pair = out[j - begin];
+    if (key.form == Form::product) pair = -pair;
+    if (key.quotient) pair /= x.clamped_norm(i) * rows.clamped_norm(r[j]);
+    if (key.relative) pair /= x.clamped_energy(i);
   }
 }
 

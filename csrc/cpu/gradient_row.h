@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Accumulates the gradient of one row: the sum over its pairs of
-//   c (z - o)   (difference forms)    or    c o   (product forms),
-// z and o being the row and the other row of the pair, scaled if they are normalised.
+//   coefficient * direction,
+// the direction that of the form (distances.h); z and o being the row and the other row of the
+// pair, mapped as keys map them:
+//   difference  z - o; of the query of a relative distance (1 - d) z - o
+//   product     o
+//   absolute    sign(z - o)
+//   power       |z - o|^(p-1) sign(z - o)
+//   maximum     sign(z - o) where |z - o| is the largest, in equal shares
+//   overlap     (J d max - d min) / sum max, J the quotient; where z = o each has half a slope
 //
 // Numerics: float64 sums in the order the pairs are added, rounded once at the end. Where rows are
 // normalised, z = x / |x|, the gradient goes through the scaling:
@@ -16,66 +23,136 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 template <class T>
 struct GradientPair {
   const T* other;
-  double scale;        // of the other row
-  double coefficient;  // d loss / d distance * slope of the distance
+  Mapping map;         // of the other row
+  double norm;         // 1, or that of the other row
+  double coefficient;  // d loss / d distance * slope of the distance, per unit of direction
+  double extreme = 0;  // the largest gap, or J
 };
 
-// 32: the pairs of one row mostly fit, and the list stays in registers' reach (768 bytes of L1).
+// 32: the pairs of one row mostly fit, and the list stays in registers' reach (2 KiB of L1).
 constexpr int kPairBatch = 32;
+
+// Takes a gradient back through the normalisation of its row, where there is one. A NaN row that
+// nobody chose must not come here: its 0 would become NaN.
+template <class T>
+FM_NOINLINE void through_norm(KeyForm key, const RowView<T>& rows, int64_t i, int64_t dim,
+                              double* g) {
+  if (!key.needs_norms()) return;
+  const T* x = rows.row(i);
+  const double norm = rows.clamped_norm(i);
+  double along = 0;
+  for (int64_t k = 0; k < dim; ++k) along += g[k] * (static_cast<double>(x[k]) / norm);
+  for (int64_t k = 0; k < dim; ++k) {
+    const double z = static_cast<double>(x[k]) / norm;
+    g[k] = rows.norm[i] < kMinNorm ? 0.0 : (g[k] - along * z) / norm;
+  }
+}
 
 template <class T>
 class GradientRow {
  public:
   FM_INLINE GradientRow(KeyForm key, int64_t dim, double* buffer)
-      : key_(key), dim_(dim), buffer_(buffer) {}
+      : key_(key), dim_(dim), buffer_(buffer) {
+    if (key_.quotient) key_.scaled = true;  // gradients go through the normalised rows
+  }
 
   FM_INLINE void start(const RowView<T>& rows, int64_t i) {
+    own_ = &rows;
+    index_ = i;
     row_ = rows.row(i);
-    norm_ = key_.needs_norms() ? rows.norm[i] : 1.0;
-    scale_ = key_.needs_norms() ? 1.0 / rows.clamped_norm(i) : 1.0;
+    map_ = rows.mapping(key_, i);
+    norm_ = key_.scaled ? rows.clamped_norm(i) : 1.0;
     for (int64_t k = 0; k < dim_; ++k) buffer_[k] = 0;
     pending_ = 0;
     untouched_ = true;
   }
 
-  FM_INLINE void add(const RowView<T>& rows, int64_t j, double coefficient) {
+  // Pair with row j; `query`: the row of the gradient is the query of the pair.
+  FM_INLINE void add(const RowView<T>& rows, int64_t j, double coefficient, bool query) {
     if (coefficient == 0) return;
     untouched_ = false;
-    const double scale = key_.needs_norms() ? 1.0 / rows.clamped_norm(j) : 1.0;
-    batch_[pending_++] = {rows.row(j), scale, coefficient};
+    GradientPair<T>& pair = batch_[pending_++];
+    pair = {rows.row(j), rows.mapping(key_, j), key_.scaled ? rows.clamped_norm(j) : 1.0,
+            coefficient};
+    if (!key_.of_products() || key_.relative) complete(pair, rows, j, query);
     if (pending_ == kPairBatch) flush();
   }
 
   // out = gradient, or out += gradient.
   inline void finish(T* out, bool add_to_out) {
     flush();
-    double along = 0;
-    const bool projected = key_.needs_norms() && !untouched_;  // a NaN row nobody chose stays 0
-    if (projected) {
-      for (int64_t k = 0; k < dim_; ++k) along += buffer_[k] * (row_[k] * scale_);
-    }
+    if (!untouched_) through_norm(key_, *own_, index_, dim_, buffer_);
     for (int64_t k = 0; k < dim_; ++k) {
-      double g = buffer_[k];
-      if (projected) {
-        g = norm_ < kMinNorm ? 0.0 : (g - along * (row_[k] * scale_)) * scale_;
-      }
-      out[k] = static_cast<T>(add_to_out ? static_cast<double>(out[k]) + g : g);
+      out[k] = static_cast<T>(add_to_out ? static_cast<double>(out[k]) + buffer_[k] : buffer_[k]);
     }
+  }
+
+  // What was added so far, [dim]; before the normalisation of the row.
+  FM_INLINE const double* sums() {
+    flush();
+    return buffer_;
   }
 
  private:
-  FM_INLINE void flush() {
-    if (key_.form == Form::difference) {
-      flush_as<Form::difference>();
-    } else {
-      flush_as<Form::product>();
+  // What the direction needs to know of the whole pair.
+  FM_NOINLINE void complete(GradientPair<T>& pair, const RowView<T>& rows, int64_t j, bool query) {
+    if (key_.relative) {
+      const RowView<T>& of = query ? *own_ : rows;
+      const int64_t row = query ? index_ : j;
+      pair.coefficient = of.constant(row) ? 0.0 : pair.coefficient / of.energy[row];
+      // The query is in the divisor as well: its z gets 1 - d in place of 1, all d at the end.
+      if (query) back_ += pair.coefficient * pair_key(key_, *own_, index_, rows, j, dim_);
+    } else if (key_.form == Form::maximum) {
+      pair.extreme = pair_key(key_, *own_, index_, rows, j, dim_);
+      Double8 ties = {};
+      each_eight<true>(row_, pair.other, dim_, map_, pair.map,
+                       [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
+                         ties = ties + equals8(absolute(a - b), pair.extreme);
+                       });
+      // Features that do not exist are gaps of 0, which share a largest gap of 0 but have no sign.
+      pair.coefficient /= sum8(ties);
+    } else if (key_.form == Form::overlap) {
+      const Overlap overlap = overlap_of(row_, pair.other, dim_, map_, pair.map);
+      pair.extreme = overlap.share();
+      pair.coefficient = overlap.together == 0 ? 0.0 : pair.coefficient / overlap.together;
     }
+  }
+
+  FM_INLINE void flush() {
+    flush_pairs();
     pending_ = 0;
+    for (int64_t k = 0; k < dim_ && back_ != 0; ++k) {
+      buffer_[k] -= back_ * map_.of(static_cast<double>(row_[k]));
+    }
+    back_ = 0;
+  }
+
+  FM_INLINE void flush_pairs() {
+    switch (key_.form) {
+      case Form::difference:
+        key_.relative ? flush_as<Form::difference, true>() : flush_as<Form::difference>();
+        break;
+      case Form::product:
+        flush_as<Form::product>();
+        break;
+      case Form::absolute:
+        flush_as<Form::absolute>();
+        break;
+      case Form::power:
+        flush_as<Form::power>();
+        break;
+      case Form::maximum:
+        flush_as<Form::maximum>();
+        break;
+      case Form::overlap:
+        flush_as<Form::overlap>();
+        break;
+    }
   }
 
   // 32 features = 4 Double8 sums live in registers while the pairs pass by.
-  template <Form form>
-  FM_INLINE void flush_as() {
+  template <Form form, bool relative = false>
+  FM_NOINLINE void flush_as() {
     constexpr int unroll = 4;
     int64_t k = 0;
     for (; k + 8 * unroll <= dim_; k += 8 * unroll) {
@@ -85,8 +162,8 @@ class GradientRow {
       for (int p = 0; p < pending_; ++p) {
 #pragma GCC unroll 4
         for (int u = 0; u < unroll; ++u) {
-          sum[u] = step<form>(sum[u], load8(row_ + k + 8 * u), load8(batch_[p].other + k + 8 * u),
-                              batch_[p]);
+          sum[u] = step<form, relative>(sum[u], load8(row_ + k + 8 * u),
+                                        load8(batch_[p].other + k + 8 * u), batch_[p]);
         }
       }
 #pragma GCC unroll 4
@@ -96,28 +173,47 @@ class GradientRow {
       const int64_t count = dim_ - k < 8 ? dim_ - k : 8;
       Double8 sum = load8_partial(buffer_ + k, count);
       for (int p = 0; p < pending_; ++p) {
-        sum = step<form>(sum, load8_partial(row_ + k, count),
-                         load8_partial(batch_[p].other + k, count), batch_[p]);
+        sum = step<form, relative>(sum, load8_partial(row_ + k, count),
+                                   load8_partial(batch_[p].other + k, count), batch_[p]);
       }
       std::memcpy(buffer_ + k, &sum, static_cast<size_t>(count) * sizeof(double));
     }
   }
 
-  template <Form form>
+  template <Form form, bool relative>
   FM_INLINE Double8 step(Double8 sum, Double8 x, Double8 other, const GradientPair<T>& pair) const {
-    if constexpr (form == Form::difference) {
-      return sum + (x * scale_ - other * pair.scale) * pair.coefficient;
+    // As in pair_value: of float64 rows a quotient rounds once, a product with the inverse thrice.
+    const bool divided = sizeof(T) == sizeof(double) && key_.scaled;
+    const Double8 o = divided ? other / pair.norm : other * pair.map.scale;
+    if constexpr (form == Form::product) return sum + o * pair.coefficient;
+    const Double8 z = divided ? x / norm_ : x * map_.scale;
+    if constexpr (relative) {
+      return sum + ((z - map_.shift) - (o - pair.map.shift)) * pair.coefficient;
+    } else if constexpr (form == Form::difference) {
+      return sum + (z - o) * pair.coefficient;
+    } else if constexpr (form == Form::absolute) {
+      return sum + signs8(z - o) * pair.coefficient;
+    } else if constexpr (form == Form::power) {
+      const Double8 gap = z - o;
+      return sum + raised(absolute(gap), key_.power - 1) * signs8(gap) * pair.coefficient;
+    } else if constexpr (form == Form::maximum) {
+      const Double8 gap = z - o;
+      return sum + equals8(absolute(gap), pair.extreme) * signs8(gap) * pair.coefficient;
     } else {
-      return sum + other * (pair.scale * pair.coefficient);
+      const double up = pair.coefficient * pair.extreme;
+      return sum + by_sign8(z - o, -pair.coefficient, (up - pair.coefficient) / 2, up);
     }
   }
 
   KeyForm key_;
   int64_t dim_;
   double* buffer_;  // [dim]
+  const RowView<T>* own_ = nullptr;
+  int64_t index_ = 0;
   const T* row_ = nullptr;
+  Mapping map_;
   double norm_ = 1;
-  double scale_ = 1;
+  double back_ = 0;  // of a relative query: sum of coefficient * d
   int pending_ = 0;
   bool untouched_ = true;
   GradientPair<T> batch_[kPairBatch];

@@ -5,10 +5,14 @@
 #include <cstdlib>
 #include <iterator>
 
+#include "../test_hooks.h"
+#include "bf16_kernels.h"
+
 namespace flashmetric {
 namespace cpu {
 
 Counters call_counters{};
+double slack_factor = 1;
 
 namespace {
 
@@ -24,6 +28,18 @@ bool always() { return true; }
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+[[maybe_unused]] bool has_avx512_bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
+#if defined(FLASHMETRIC_HAS_AVX512_BF16)
+// Built here, where nothing is compiled for more than the machine that loads the library.
+const KernelTable avx512_bf16_table = [] {
+  KernelTable table = avx512::table;
+  table.mine = avx512_bf16::mine;
+  return table;
+}();
 #endif
 
 struct Isa {
@@ -33,6 +49,9 @@ struct Isa {
 };
 
 constexpr Isa kIsas[] = {
+#if defined(FLASHMETRIC_HAS_AVX512_BF16)
+    {"avx512_bf16", has_avx512_bf16, &avx512_bf16_table},
+#endif
 #if defined(FLASHMETRIC_HAS_AVX512)
     {"avx512", has_avx512, &avx512::table},
 #endif
@@ -108,6 +127,26 @@ Status force_isa(std::string_view name) {
   cpu::environment_error();
   const Status status = cpu::force(name);
   return status.empty() ? status : "[force_isa] " + status;
+}
+
+void set_slack_factor(double factor) { cpu::slack_factor = factor; }
+
+void rank_narrow_always([[maybe_unused]] bool always) {
+#if defined(FLASHMETRIC_HAS_AVX512_BF16)
+  cpu::avx512_bf16::always = always;
+#endif
+}
+
+Status pair_products([[maybe_unused]] const float* rows, int64_t n, int64_t dim,
+                     [[maybe_unused]] float* out) {
+  if (n > kMaxHookRows || dim > kMaxHookDim) return "[pair_products] too many rows or features.";
+#if defined(FLASHMETRIC_HAS_AVX512_BF16)
+  if (cpu::has_avx512_bf16()) {
+    cpu::avx512_bf16::pair_products(rows, n, dim, out);
+    return {};
+  }
+#endif
+  return "[pair_products] this machine does not multiply bfloat16 pairs.";
 }
 
 }  // namespace flashmetric

@@ -18,62 +18,60 @@ void dense_entry(DenseProblem& problem, Names names);  // dense_kernels.cpp
 
 namespace {
 
-// visitor(T{}, Distance{}) for the dtype and the distance of a problem.
+// visitor(T{}) for the dtype of a problem.
 template <class Problem, class Visitor>
-FM_INLINE void visit(const Problem& problem, Names names, const Visitor& visitor) {
-  visit_by_index(Distances{}, names.distance, [&](auto distance) {
-    if (problem.dtype == DType::float32) {
-      visitor(float{}, distance);
-    } else {
-      visitor(double{}, distance);
-    }
-  });
+FM_INLINE void visit(const Problem& problem, const Visitor& visitor) {
+  if (problem.dtype == DType::float32) {
+    visitor(float{});
+  } else {
+    visitor(double{});
+  }
 }
 
-// Mining is instantiated by form, not by distance: it ranks by keys, which know the form only.
+// Kernels are not instantiated by distance: they know its key (Form), and ask for its value.
+template <class Problem>
+FM_INLINE KeyForm key_of(const Problem& problem, Names names) {
+  return key_form(names.distance, names.power, problem.normalize);
+}
+
 void mine_entry(MineProblem& problem, Names names) {
-  visit_by_index(Distances{}, names.distance, [&](auto distance) {
-    const KeyForm key = key_form<decltype(distance)>(problem.normalize);
-    visit_by_index(Miners{}, names.mining, [&](auto miner) {
-      if (problem.dtype == DType::float32) {
-        mine_rows<float, decltype(miner)>(key, problem);
-      } else {
-        mine_rows<double, decltype(miner)>(key, problem);
-      }
+  const KeyForm key = key_of(problem, names);
+  visit_by_index(Miners{}, names.mining, [&](auto miner) {
+    visit(problem, [&](auto scalar) {
+      using T = decltype(scalar);
+      mine_rows<T, FullTiles<T>, decltype(miner)>(key, problem);
     });
   });
 }
 
 void list_entry(ListProblem& problem, Names names) {
-  visit(problem, names, [&](auto scalar, auto distance) {
-    list_rows<decltype(scalar), decltype(distance)>(problem, names.mining);
+  visit(problem, [&](auto scalar) {
+    list_rows<decltype(scalar)>(key_of(problem, names), problem, names.mining);
   });
 }
 
 void triplet_entry(TripletProblem& problem, Names names) {
-  visit(problem, names, [&](auto scalar, auto distance) {
-    visit_by_index(TripletLosses{}, names.loss, [&](auto loss) {
-      triplet_loss<decltype(scalar), decltype(distance), decltype(loss)>(names.reduction, problem);
+  const KeyForm key = key_of(problem, names);
+  visit_by_index(TripletLosses{}, names.loss, [&](auto loss) {
+    visit(problem, [&](auto scalar) {
+      triplet_loss<decltype(scalar), decltype(loss)>(key, names.reduction, problem);
     });
   });
 }
 
 void paired_entry(PairedProblem& problem, Names names) {
-  visit(problem, names, [&](auto scalar, auto distance) {
-    paired_distances<decltype(scalar), decltype(distance)>(problem);
-  });
+  visit(problem,
+        [&](auto scalar) { paired_distances<decltype(scalar)>(key_of(problem, names), problem); });
 }
 
 void pairwise_entry(PairwiseProblem& problem, Names names) {
-  visit(problem, names, [&](auto scalar, auto distance) {
-    pairwise_forward<decltype(scalar), decltype(distance)>(problem);
-  });
+  visit(problem,
+        [&](auto scalar) { pairwise_forward<decltype(scalar)>(key_of(problem, names), problem); });
 }
 
 void pairwise_backward_entry(PairwiseProblem& problem, Names names) {
-  visit(problem, names, [&](auto scalar, auto distance) {
-    pairwise_gradient<decltype(scalar), decltype(distance)>(problem);
-  });
+  visit(problem,
+        [&](auto scalar) { pairwise_gradient<decltype(scalar)>(key_of(problem, names), problem); });
 }
 
 }  // namespace

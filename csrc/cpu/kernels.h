@@ -14,7 +14,8 @@ enum class DenseReduction : int { mean, mean_active, mean_pairs, sum, none };
 // Problems reach a table with names already resolved, to positions in the policy lists.
 struct Names {
   int distance = 0;
-  int mining = 0;  // position in Miners or in ListRules
+  double power = 2;  // of Minkowski
+  int mining = 0;    // position in Miners or in ListRules
   int loss = 0;
   Reduction reduction = Reduction::mean;
   DenseReduction dense_reduction = DenseReduction::mean;
@@ -47,8 +48,12 @@ extern const KernelTable table;
 // Counts calls; only touched through __atomic builtins. Defined in isa.cpp.
 struct Counters {
   int64_t mine, list_triplets, triplet, dense, paired, pairwise, pairwise_backward;
-  int64_t rescored, brute_rows, dense_blocks, sorted_anchors;
+  int64_t candidates, rescored, fallback_rows, brute_rows, slots;
+  int64_t dense_blocks, sorted_anchors;
 };
 extern Counters call_counters;
+
+// For tests: 1, or less to see that a bound that is too small is noticed. Defined in isa.cpp.
+extern double slack_factor;
 
 }  // namespace flashmetric::cpu

@@ -1,92 +1,153 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Computes the float64 key of a pair, the number that decides every choice and gives every value.
-//   difference: sum (x_k - r_k)^2      product: -sum x_k r_k, divided by both norms if `quotient`
-//   scaled rows (normalize): x_k and r_k are first multiplied by 1 / max(norm, kMinNorm).
+// Computes the float64 key of a pair, the number that decides every choice and gives every value:
+// distances.h says which, by Form. Rows are first mapped: multiplied by 1 / max(norm, kMinNorm) if
+// they are normalised, then moved by their mean if the distance is relative.
 //
 // Numerics: feature k is added to partial sum k mod 8, products are rounded before they are added
 // (this file must be compiled without contraction), so all ISAs and the reference get the same
-// bits.
+// bits; but for powers with a fraction in the exponent, whose last bit is that of ::pow.
 #pragma once
 
 #include "../distances.h"
-#include "simd.h"
+#include "rows.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-// Rows as the caller gave them.
-template <class T>
-struct RowView {
-  const T* data;       // [n, dim]
-  int64_t stride;      // elements
-  const double* norm;  // [n] Euclidean norms; only read for scaled or quotient keys
-
-  FM_INLINE const T* row(int64_t i) const { return data + i * stride; }
-  FM_INLINE double clamped_norm(int64_t i) const {
-    // Written so that a NaN norm stays NaN.
-    return norm[i] < kMinNorm ? kMinNorm : norm[i];
+// |gap|^p. A whole p multiplies, by the squares of squares that p in binary asks for.
+FM_INLINE Double8 raised(Double8 base, double p) {
+  const int whole = whole_power(p);
+  if (whole == 0) {
+    double lanes[8];
+    std::memcpy(lanes, &base, sizeof lanes);
+    for (double& lane : lanes) lane = ::pow(lane, p);
+    std::memcpy(&base, lanes, sizeof lanes);
+    return base;
   }
-};
-
-struct KeyForm {
-  Form form;
-  bool quotient;
-  bool scaled;
-  FM_INLINE bool needs_norms() const { return quotient || scaled; }
-};
-
-template <class Distance>
-FM_INLINE KeyForm key_form(bool normalize) {
-  return {Distance::form, Distance::quotient, normalize && !Distance::quotient};
+  Double8 result = base;
+  bool started = whole % 2 != 0;
+  for (int left = whole / 2; left != 0; left /= 2) {
+    base = base * base;
+    if (left % 2 != 0) result = started ? result * base : base;
+    started = started || left % 2 != 0;
+  }
+  return result;
 }
 
-// One step of a partial sum, for eight features.
-template <Form form, bool scaled>
-FM_INLINE Double8 accumulate(Double8 sum, Double8 x, Double8 r, double x_scale, double r_scale) {
-  if constexpr (scaled) {
-    x = x * x_scale;
-    r = r * r_scale;
-  }
-  if constexpr (form == Form::difference) {
-    const Double8 gap = x - r;
-    return sum + gap * gap;
-  } else {
+// One step of a partial sum, for eight mapped features.
+template <Form form>
+FM_INLINE Double8 accumulate(Double8 sum, Double8 x, Double8 r, double p) {
+  const Double8 gap = x - r;
+  if constexpr (form == Form::product) {
     return sum + x * r;
+  } else if constexpr (form == Form::difference) {
+    return sum + gap * gap;
+  } else if constexpr (form == Form::absolute) {
+    return sum + absolute(gap);
+  } else if constexpr (form == Form::power) {
+    return sum + raised(absolute(gap), p);
+  } else {
+    return maximum8(sum, absolute(gap));
   }
 }
 
-template <Form form, bool scaled, class T>
-FM_INLINE double key_sum(const T* x, const T* r, int64_t dim, double x_scale, double r_scale) {
-  Double8 sum = {};
+template <Form form>
+FM_INLINE double total8(const Double8& sum) {
+  return form == Form::maximum ? largest8(sum) : sum8(sum);
+}
+
+// Calls visit(x, r) for eight mapped features at a time.
+template <bool mapped, class T, class Visit>
+FM_INLINE void each_eight(const T* x, const T* r, int64_t dim, Mapping x_map, Mapping r_map,
+                          const Visit& visit) {
+  const auto pass = [&](Double8 a, Double8 b, int64_t count) FM_INLINE_LAMBDA {
+    if constexpr (mapped) {
+      a = x_map.of(a, count);
+      b = r_map.of(b, count);
+    }
+    visit(a, b);
+  };
   int64_t k = 0;
-  for (; k + 8 <= dim; k += 8) {
-    sum = accumulate<form, scaled>(sum, load8(x + k), load8(r + k), x_scale, r_scale);
-  }
-  if (k < dim) {
-    sum = accumulate<form, scaled>(sum, load8_partial(x + k, dim - k),
-                                   load8_partial(r + k, dim - k), x_scale, r_scale);
-  }
-  return sum8(sum);
+  for (; k + 8 <= dim; k += 8) pass(load8(x + k), load8(r + k), 8);
+  if (k < dim) pass(load8_partial(x + k, dim - k), load8_partial(r + k, dim - k), dim - k);
+}
+
+template <Form form, bool mapped, class T>
+FM_INLINE double key_sum(const T* x, const T* r, int64_t dim, Mapping x_map = {},
+                         Mapping r_map = {}, double p = 2) {
+  Double8 sum = {};
+  each_eight<mapped>(x, r, dim, x_map, r_map, [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
+    sum = accumulate<form>(sum, a, b, p);
+  });
+  return total8<form>(sum);
 }
 
 template <class T>
 FM_INLINE double squared_norm(const T* x, int64_t dim) {
-  return key_sum<Form::product, false>(x, x, dim, 1, 1);
+  return key_sum<Form::product, false>(x, x, dim);
+}
+
+// Sums of the smaller and of the larger of each two features. NaN reaches one of them.
+struct Overlap {
+  double shared, together;
+  // Two rows of zeros are equal.
+  FM_INLINE double share() const { return together == 0 ? 1.0 : shared / together; }
+};
+
+template <class T>
+inline Overlap overlap_of(const T* x, const T* r, int64_t dim, Mapping x_map, Mapping r_map) {
+  Double8 low = {};
+  Double8 high = {};
+  each_eight<true>(x, r, dim, x_map, r_map, [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
+    low = low + lower8(a, b);
+    high = high + upper8(a, b);
+  });
+  return {sum8(low), sum8(high)};
+}
+
+// Writes the numbers of a row that its keys need; the norm always.
+template <class T>
+inline void measure_row(KeyForm key, const RowView<T>& rows, int64_t i, int64_t dim) {
+  const T* x = rows.row(i);
+  rows.norm[i] = square_root(squared_norm(x, dim));
+  if (!key.needs_means()) return;
+  const Mapping scaled{rows.mapping(key, i).scale, 0};
+  Double8 sum = {};
+  each_eight<true>(x, x, dim, scaled, scaled,
+                   [&](Double8 a, Double8) FM_INLINE_LAMBDA { sum = sum + a; });
+  rows.mean[i] = dim == 0 ? 0 : sum8(sum) / static_cast<double>(dim);
+  if (!key.relative) return;
+  const Mapping map = rows.mapping(key, i);
+  rows.energy[i] = key_sum<Form::product, true>(x, x, dim, map, map);
+}
+
+template <bool mapped, class T>
+inline double mapped_key(KeyForm key, const T* x, const T* r, int64_t dim, Mapping x_map,
+                         Mapping r_map) {
+  switch (key.form) {
+    case Form::difference:
+      return key_sum<Form::difference, mapped>(x, r, dim, x_map, r_map);
+    case Form::product:
+      return -key_sum<Form::product, mapped>(x, r, dim, x_map, r_map);
+    case Form::absolute:
+      return key_sum<Form::absolute, mapped>(x, r, dim, x_map, r_map);
+    case Form::power:
+      return key_sum<Form::power, mapped>(x, r, dim, x_map, r_map, key.power);
+    case Form::maximum:
+      return key_sum<Form::maximum, mapped>(x, r, dim, x_map, r_map);
+    case Form::overlap:
+      return -overlap_of(x, r, dim, x_map, r_map).share();
+  }
+  return 0;
 }
 
 template <class T>
-inline double pair_key(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& r, int64_t j,
-                       int64_t dim) {
-  const double xs = key.scaled ? 1.0 / x.clamped_norm(i) : 1.0;
-  const double rs = key.scaled ? 1.0 / r.clamped_norm(j) : 1.0;
-  const T* a = x.row(i);
-  const T* b = r.row(j);
-  if (key.form == Form::difference) {
-    return key.scaled ? key_sum<Form::difference, true>(a, b, dim, xs, rs)
-                      : key_sum<Form::difference, false>(a, b, dim, xs, rs);
-  }
-  const double product = key.scaled ? key_sum<Form::product, true>(a, b, dim, xs, rs)
-                                    : key_sum<Form::product, false>(a, b, dim, xs, rs);
-  return key.quotient ? -product / (x.clamped_norm(i) * r.clamped_norm(j)) : -product;
+FM_NOINLINE double pair_key(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& r,
+                            int64_t j, int64_t dim) {
+  const double pair = key.maps_rows() ? mapped_key<true>(key, x.row(i), r.row(j), dim,
+                                                         x.mapping(key, i), r.mapping(key, j))
+                                      : mapped_key<false>(key, x.row(i), r.row(j), dim, {}, {});
+  if (key.quotient) return pair / (x.clamped_norm(i) * r.clamped_norm(j));
+  return key.relative ? pair / x.clamped_energy(i) : pair;
 }
 
 // The key of a pair as a value: of float64 rows that are normalised, each feature is divided by the
@@ -95,7 +156,7 @@ inline double pair_key(KeyForm key, const RowView<T>& x, int64_t i, const RowVie
 template <class T>
 FM_INLINE double pair_value(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& r,
                             int64_t j, int64_t dim) {
-  if (sizeof(T) < sizeof(double) || !key.scaled || key.form != Form::difference) {
+  if (sizeof(T) < sizeof(double) || !key.scaled || key.form != Form::difference || key.relative) {
     return pair_key(key, x, i, r, j, dim);
   }
   const double x_norm = x.clamped_norm(i);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The list rules by number, for kernels that gather what they need. Compiled once, not per ISA: a
-// rule walks lists; the arithmetic is in the keys. noexcept, since parallel regions call them: code that
-// catches would bring a symbol of its own into every kernel object.
+// rule walks lists; the arithmetic is in the keys. noexcept, since parallel regions call them: code
+// that catches would bring a symbol of its own into every kernel object.
 #pragma once
 
 #include "../list_rules.h"

@@ -5,15 +5,14 @@
 // for each anchor (parallel): keys of its positives and negatives -> rule -> its region; then the
 // regions move together.
 //
-// Numerics: keys decide, and nothing else; so no tile and no certificate is involved.
+// Semi-hard negatives are looked for in tiles first (beyond.h).
+//
+// Numerics: keys decide, and nothing else.
 #pragma once
 
-#include "kernels.h"
-#include "keys.h"
-#include "list_anchor.h"
-#include "parallel.h"
+#include "beyond.h"
+#include "exact_row.h"
 #include "roles.h"
-#include "threads.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
@@ -26,6 +25,8 @@ struct AnchorScratch {
   double* key[2];       // [n_ref]
   double* distance[2];  // [n_ref]
   double* spare;        // [n_ref]
+  double* keys;         // [n_ref] of all references
+  double* query;        // [dim] the row of the anchor, widened
 };
 
 template <class T>
@@ -37,15 +38,18 @@ struct ListState {
   int64_t* region = nullptr;  // [kWindow + 1]
   int64_t* listed = nullptr;  // [kWindow]
   AnchorScratch* scratch = nullptr;
+  Beyond<T> beyond{};
   int threads = 1;
 };
 
 template <class T>
-inline void lay_out_list(Arena& arena, const ListProblem& problem, ListState<T>& state) {
+inline void lay_out_list(Arena& arena, const ListProblem& problem, bool slots,
+                         ListState<T>& state) {
   const int64_t n_ref = problem.ref.n;
+  if (slots) lay_out_beyond(arena, problem, state.beyond);
   state.roles.lay_out(arena);
-  state.norm[0] = arena.take<double>(problem.query.n);
-  state.norm[1] = problem.symmetric ? state.norm[0] : arena.take<double>(n_ref);
+  state.norm[0] = take_numbers(arena, problem.query.n);
+  state.norm[1] = problem.symmetric ? state.norm[0] : take_numbers(arena, n_ref);
   state.region = arena.take<int64_t>(kWindow + 1);
   state.listed = arena.take<int64_t>(kWindow);
   const int threads = problem.threads > 1 ? problem.threads : 1;
@@ -59,11 +63,13 @@ inline void lay_out_list(Arena& arena, const ListProblem& problem, ListState<T>&
     }
     scratch.sorted = arena.take<int32_t>(n_ref);
     scratch.spare = arena.take<double>(n_ref);
+    scratch.keys = arena.take<double>(n_ref);
+    scratch.query = arena.take<double>(problem.dim);
     if (!arena.counting()) state.scratch[thread] = scratch;
   }
 }
 
-template <class T, class Distance>
+template <class T>
 struct AnchorLister {
   const ListProblem& problem;
   const ListState<T>& state;
@@ -73,12 +79,18 @@ struct AnchorLister {
 
   FM_INLINE int64_t bound(int64_t i) const {
     if (!state.roles.kept(i)) return 0;
+    if (state.beyond.found) return state.beyond.slots.n[state.beyond.position[i]];
     RoleLists count{};
     state.roles.split(i, count);
     return list_bound(rule, count.n[0], count.n[1], problem);
   }
 
   inline int64_t list(int64_t i, const AnchorScratch& scratch, int64_t at) const {
+    if (state.beyond.found) {
+      const int64_t listed =
+          state.beyond.list(i, problem, problem.out[1] + at, problem.out[2] + at);
+      if (listed >= 0) return listed;
+    }
     RoleLists lists{{scratch.row[0], scratch.row[1]}, {}};
     state.roles.split(i, lists);
     AnchorRow anchor;
@@ -88,11 +100,16 @@ struct AnchorLister {
     anchor.margin = problem.margin_values == nullptr
                         ? problem.mining_margin
                         : problem.margin_values[i * problem.margin_stride];
+    if (needs.measure != Measure::none) {
+      row_keys(key, state.query, i, state.ref, 0, problem.ref.n, problem.dim, scratch.query,
+               scratch.keys);
+    }
     for (int role = 0; role < 2; ++role) {
       Side& side = role == 0 ? anchor.positive : anchor.negative;
       side = {lists.n[role], scratch.row[role], scratch.key[role], scratch.distance[role], nullptr};
-      if (needs.measure != Measure::none)
-        measure(i, side, scratch.key[role], scratch.distance[role]);
+      if (needs.measure != Measure::none) {
+        measure(scratch.keys, side, scratch.key[role], scratch.distance[role]);
+      }
     }
     if (needs.sorted && anchor.positive.n > kScannedPositives) {
       sort_by_key(anchor.negative.key, anchor.negative.n, scratch.sorted);
@@ -102,12 +119,11 @@ struct AnchorLister {
   }
 
  private:
-  FM_INLINE void measure(int64_t i, const Side& side, double* keys, double* distance) const {
-    for (int64_t j = 0; j < side.n; ++j) {
-      keys[j] = pair_key(key, state.query, i, state.ref, side.row[j], problem.dim);
-    }
+  FM_INLINE void measure(const double* all, const Side& side, double* keys,
+                         double* distance) const {
+    for (int64_t j = 0; j < side.n; ++j) keys[j] = all[side.row[j]];
     if (needs.measure == Measure::distance) {
-      for (int64_t j = 0; j < side.n; ++j) distance[j] = Distance::value(keys[j]);
+      for (int64_t j = 0; j < side.n; ++j) distance[j] = key.value(keys[j]);
     } else if (needs.measure == Measure::sphere) {
       for (int64_t j = 0; j < side.n; ++j) distance[j] = square_root(keys[j]);
     }
@@ -116,15 +132,14 @@ struct AnchorLister {
 
 template <class T>
 inline void measure_list(KeyForm key, const ListProblem& problem, ListState<T>& state) {
-  state.query = {static_cast<const T*>(problem.query.data), problem.query.stride, state.norm[0]};
-  state.ref = {static_cast<const T*>(problem.ref.data), problem.ref.stride, state.norm[1]};
-  for (int set = 0; set < (problem.symmetric ? 1 : 2) && key.needs_norms(); ++set) {
+  state.query = view_of<T>(problem.query, state.norm[0]);
+  state.ref = view_of<T>(problem.ref, state.norm[1]);
+  for (int set = 0; set < (problem.symmetric ? 1 : 2); ++set) {
+    if (!key.needs_norms() && !key.needs_means()) break;
     const RowView<T>& rows = set == 0 ? state.query : state.ref;
     const int64_t n = set == 0 ? problem.query.n : problem.ref.n;
     parallel_ranges(state.threads, n, 64, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        state.norm[set][i] = square_root(squared_norm(rows.row(i), problem.dim));
-      }
+      for (int64_t i = begin; i < end; ++i) measure_row(key, rows, i, problem.dim);
     });
   }
 }
@@ -168,11 +183,12 @@ inline void list_window(const Lister& lister, int64_t first, int64_t anchors,
   }
 }
 
-template <class T, class Distance>
-inline void list_rows(ListProblem& problem, int rule) {
+template <class T>
+inline void list_rows(KeyForm named, ListProblem& problem, int rule) {
   Arena arena(problem.workspace);
   ListState<T> state(problem);
-  lay_out_list(arena, problem, state);
+  const bool slots = named.of_products() && has_slots(problem, rule);
+  lay_out_list(arena, problem, slots, state);
   if (arena.counting()) {
     problem.workspace.bytes = arena.bytes();
     return;
@@ -181,11 +197,12 @@ inline void list_rows(ListProblem& problem, int rule) {
                       static_cast<double>(problem.dim);
   state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
   const ListNeeds needs = list_needs(rule, problem);
-  const KeyForm key = needs.measure == Measure::sphere ? KeyForm{Form::difference, false, true}
-                                                       : key_form<Distance>(problem.normalize);
+  const KeyForm key =
+      needs.measure == Measure::sphere ? KeyForm{Form::difference, false, true} : named;
   measure_list(key, problem, state);
   state.roles.build();
-  const AnchorLister<T, Distance> lister{problem, state, key, rule, needs};
+  if (slots) find_beyond(key, state.threads, state.beyond);
+  const AnchorLister<T> lister{problem, state, key, rule, needs};
   problem.count = problem.needed = 0;
   for (problem.end = problem.begin; problem.end < problem.query.n;) {
     const int64_t anchors = lay_out_window(lister, problem.end);

@@ -1,43 +1,27 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Mines per anchor: order -> prepare -> reduce_rows -> the best key among the surviving candidates.
+// Choices that had too many are made once more, among the references that differ, by tiles of the
+// dtype of the rows.
 //
 // Rows that tiles cannot rank (NaN, infinite or enormous values) never enter them: as references
 // they are candidates of everybody, as queries they compare keys with everybody.
 #pragma once
 
-#include "kernels.h"
-#include "reduce_rows.h"
+#include "decide.h"
+#include "duplicates.h"
 #include "threads.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-template <class T>
-struct MineState {
-  Order order{};
-  Ranked<T> query{};
-  Ranked<T> ref{};  // unused when symmetric
-  Frame<T> frame{};
-  Chooser<T> chooser{};
-  uint64_t* query_words = nullptr;  // multi-hot labels as bits
-  uint64_t* ref_words = nullptr;
-  int64_t words = 0;
-  int32_t* irregular = nullptr;  // sorted positions of references that are not in the tiles,
-  int32_t n_irregular = 0;       //   in the order of the original rows
-  int threads = 1;
-
-  const Ranked<T>& references(const MineProblem& problem) const {
-    return problem.symmetric ? query : ref;
-  }
-};
-
-template <class T>
+template <class Tiles, class T>
 inline void lay_out_mine(Arena& arena, const MineProblem& problem, MineState<T>& state) {
   lay_out_order(arena, problem, state.order);
-  lay_out_ranked(arena, problem.query, problem.dim, state.query);
-  if (!problem.symmetric) lay_out_ranked(arena, problem.ref, problem.dim, state.ref);
+  lay_out_ranked<Tiles>(arena, problem.query, problem.dim, state.query);
+  if (!problem.symmetric) lay_out_ranked<Tiles>(arena, problem.ref, problem.dim, state.ref);
   state.frame.centre = arena.take<T>(problem.dim);
   lay_out_chooser(arena, problem.query.n, state.chooser);
   state.irregular = arena.take<int32_t>(problem.ref.n);
+  lay_out_duplicates(arena, problem, state.duplicates);
   if (problem.labels.relation != Relation::multi_hot) return;
   state.words = (problem.labels.n_classes + 63) / 64;
   state.query_words = arena.take<uint64_t>(problem.query.n * state.words);
@@ -47,20 +31,35 @@ inline void lay_out_mine(Arena& arena, const MineProblem& problem, MineState<T>&
 
 template <class T>
 FM_INLINE void point_at_rows(const Rows& rows, const int32_t* order, int32_t n, Ranked<T>& set) {
-  set.rows = {static_cast<const T*>(rows.data), rows.stride, set.norm};
+  set.rows = view_of<T>(rows, set.norm);
   set.order = order;
   set.n = n;
 }
 
-template <class T, class Miner>
+// Packs what tiles of one unit need, and bounds it.
+template <class Tiles, class Miner, class T>
+inline void pack_sets(const MineProblem& problem, const MineState<T>& state) {
+  const KeyForm key = state.chooser.key;
+  const int64_t query_blocks = blocks_of(state.query.n);
+  const int64_t ref_blocks = problem.symmetric ? 0 : blocks_of(state.ref.n);
+  parallel_tasks(state.threads, query_blocks + ref_blocks, [&](int64_t b, int) {
+    if (b < query_blocks) {
+      pack_block<Tiles, Miner>(key, state.frame, problem.dim, b, state.query);
+    } else {
+      pack_block<Tiles, Miner>(key, state.frame, problem.dim, b - query_blocks, state.ref);
+    }
+  });
+}
+
+template <class Tiles, class Miner, class T>
 inline void prepare(KeyForm key, const MineProblem& problem, MineState<T>& state) {
   build_order(problem, state.order);
   Ranked<T>& query = state.query;
   Ranked<T>& ref = problem.symmetric ? state.query : state.ref;
   point_at_rows(problem.query, state.order.query, state.order.n_query, query);
   if (!problem.symmetric) point_at_rows(problem.ref, state.order.ref, state.order.n_ref, ref);
-  measure_rows(query, problem.dim, state.threads);
-  if (!problem.symmetric) measure_rows(ref, problem.dim, state.threads);
+  measure_rows(key, query, problem.dim, state.threads);
+  if (!problem.symmetric) measure_rows(key, ref, problem.dim, state.threads);
   choose_frame(key, query, ref, problem.dim, state.frame);
 
   state.chooser.key = key;
@@ -69,17 +68,13 @@ inline void prepare(KeyForm key, const MineProblem& problem, MineState<T>& state
   state.chooser.ref = &ref;
   state.chooser.farthest[kPositive] = Miner::positive == Seek::farthest;
   state.chooser.farthest[kNegative] = Miner::negative == Seek::farthest;
+  if (!key.of_products()) state.chooser.inner = inner_of(key);
+  state.chooser.exponent = static_cast<T>(key.power);
+  state.chooser.spread = score_spread<T>(key, static_cast<double>(problem.dim));
   state.chooser.rescored = &call_counters.rescored;
-  const int64_t query_blocks = blocks_of(query.n);
-  const int64_t ref_blocks = problem.symmetric ? 0 : blocks_of(ref.n);
-  parallel_tasks(state.threads, query_blocks + ref_blocks, [&](int64_t b, int) {
-    if (b < query_blocks) {
-      pack_block<T, Miner>(key, state.frame, problem.dim, b, query);
-      reset_choices(state.frame, b, state.chooser);
-    } else {
-      pack_block<T, Miner>(key, state.frame, problem.dim, b - query_blocks, ref);
-    }
-  });
+  state.chooser.candidates = &call_counters.candidates;
+  pack_sets<Tiles, Miner>(problem, state);
+  reset_choices(state.frame, state.chooser);
   for (int64_t row = 0; row < problem.ref.n; ++row) {
     const int32_t position = state.order.ref_position[row];
     if (position >= 0 && !state.frame.regular(ref.norm[row])) {
@@ -88,102 +83,68 @@ inline void prepare(KeyForm key, const MineProblem& problem, MineState<T>& state
   }
 }
 
-// Both choices of one query among its candidates.
-template <class T, class Relation>
-struct Decision {
-  const MineProblem& problem;
-  const MineState<T>& state;
-  const Relation& relation;
-
-  FM_INLINE void decide(int32_t i) const {
-    const int32_t row = state.order.query[i];
-    BestPair best[2];
-    if (!state.frame.regular(state.query.norm[row])) {
-      compare_all(i, best);
-      __atomic_fetch_add(&call_counters.brute_rows, int64_t{1}, __ATOMIC_RELAXED);
-    } else {
-      for (int role = 0; role < 2; ++role) compare_survivors(i, role, best[role]);
-      offer_irregular(i, best);
-    }
-    problem.positive[row] = best[kPositive].row;
-    problem.negative[row] = best[kNegative].row;
-  }
-
- private:
-  FM_INLINE void compare_survivors(int32_t i, int role, BestPair& best) const {
-    const int count = state.chooser.survivors(role, i);
-    const Candidate<T>* list = state.chooser.role[role].list + int64_t{i} * kList;
-    if (count == 1 && state.n_irregular == 0) {
-      best.row = state.order.ref[list[0].column];
-      return;
-    }
-    for (int c = 0; c < count; ++c) offer(i, list[c].column, role, best);
-    if (count > 1) state.chooser.count_rescored(count);
-  }
-
-  FM_INLINE void offer(int32_t i, int32_t j, int role, BestPair& best) const {
-    best.offer(state.chooser.signed_key(role, i, j), state.order.ref[j]);
-  }
-
-  // Ascending original rows: the first NaN key is final, so a batch of NaN stays cheap.
-  void offer_irregular(int32_t i, BestPair (&best)[2]) const {
-    for (int32_t at = 0; at < state.n_irregular; ++at) {
-      const int32_t j = state.irregular[at];
-      const Role role = relation.role(i, j);
-      if (role != kNeither && !best[role].is_nan()) offer(i, j, role, best[role]);
-      if (best[kPositive].is_nan() && best[kNegative].is_nan()) return;
-    }
-  }
-
-  void compare_all(int32_t i, BestPair (&best)[2]) const {
-    for (int64_t row = 0; row < problem.ref.n; ++row) {
-      const int32_t j = state.order.ref_position[row];
-      const Role role = j < 0 ? kNeither : relation.role(i, j);
-      if (role != kNeither && !best[role].is_nan()) offer(i, j, role, best[role]);
-      if (best[kPositive].is_nan() && best[kNegative].is_nan()) return;
-    }
-  }
-};
-
-template <class T, class Miner, class Relation>
-inline void reduce_and_decide(const MineProblem& problem, const Relation& relation,
-                              bool relation_is_symmetric, const MineState<T>& state) {
+// Ranks with one unit and makes the choices that this can make.
+template <class Tiles, class Miner, class Relation, class T>
+inline void reduce_and_decide(const MineProblem& problem, const Relation& relation, bool mirrored,
+                              const MineState<T>& state) {
   const Ranked<T>& ref = state.references(problem);
-  const RowReduction<T, Miner, Relation> reduction{state.chooser, relation, problem.dim,
-                                                   state.query.n, ref.n};
+  const RowReduction<Tiles, Miner, Relation> reduction{state.chooser, relation, problem.dim,
+                                                       state.query.n, ref.n};
   const int64_t query_blocks = blocks_of(state.query.n);
-  if (problem.symmetric && relation_is_symmetric) {
+  if (mirrored) {
     reduce_symmetric(reduction, query_blocks, state.threads);
   } else {
     reduce_rectangular(reduction, query_blocks, blocks_of(ref.n), state.threads);
   }
+  const Decision<T, Relation> decision{problem, state, relation};
+  parallel_ranges(state.threads, state.query.n, 64,
+                  [&](int64_t begin, int64_t end, int) { decision.decide(begin, end); });
+}
+
+// Choices that `Tiles` had to give up are made by full tiles, and by keys where those cannot.
+template <class Tiles, class Miner, class Relation, class T>
+inline void mine_related(const MineProblem& problem, const Relation& relation,
+                         bool relation_is_symmetric, MineState<T>& state) {
+  const bool mirrored = problem.symmetric && relation_is_symmetric;
   for (int64_t row = 0; problem.labels.query_keep != nullptr && row < problem.query.n; ++row) {
     problem.positive[row] = problem.negative[row] = -2;
   }
-  const Decision<T, Relation> decision{problem, state, relation};
-  parallel_ranges(state.threads, state.query.n, 64, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) decision.decide(static_cast<int32_t>(i));
-  });
+  reduce_and_decide<Tiles, Miner>(problem, relation, mirrored, state);
+  const int64_t open = reopen_choices(state.chooser);
+  if (open == 0) return;
+  __atomic_fetch_add(&call_counters.fallback_rows, open, __ATOMIC_RELAXED);
+  state.chooser.last = true;
+  find_duplicates(problem, state.order, state.duplicates);
+  if constexpr (!Tiles::full) pack_sets<FullTiles<T>, Miner>(problem, state);
+  drop_redundant(state.order, state.duplicates, state.references(problem));
+  // A symmetric pass costs half of all tiles; passing by the rows that are not open saves more if
+  // they are more than half.
+  const bool most = 2 * open > state.query.n;
+  reduce_and_decide<FullTiles<T>, Miner>(problem, relation, mirrored && most, state);
 }
 
-template <class T, class Miner>
+FM_INLINE double pair_count(const Comparison& problem) {
+  return static_cast<double>(problem.query.n) * static_cast<double>(problem.ref.n);
+}
+
+// T: the dtype of the rows. Tiles: the unit that ranks first.
+template <class T, class Tiles, class Miner>
 inline void mine_rows(KeyForm key, MineProblem& problem) {
   Arena arena(problem.workspace);
   MineState<T> state;
-  lay_out_mine(arena, problem, state);
+  lay_out_mine<Tiles>(arena, problem, state);
   if (arena.counting()) {
     problem.workspace.bytes = arena.bytes();
     return;
   }
-  const double work = static_cast<double>(problem.query.n) * static_cast<double>(problem.ref.n) *
-                      static_cast<double>(problem.dim);
+  const double work = pair_count(problem) * static_cast<double>(problem.dim);
   state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
-  prepare<T, Miner>(key, problem, state);
+  prepare<Tiles, Miner>(key, problem, state);
   const Labels& labels = problem.labels;
   if (labels.relation == Relation::classes) {
-    reduce_and_decide<T, Miner>(problem, SameClass{state.order}, true, state);
+    mine_related<Tiles, Miner>(problem, SameClass{state.order}, true, state);
   } else if (labels.relation == Relation::either) {
-    reduce_and_decide<T, Miner>(problem, SameAsEither{state.order}, false, state);
+    mine_related<Tiles, Miner>(problem, SameAsEither{state.order}, false, state);
   } else if (labels.relation == Relation::multi_hot) {
     const auto* hot = static_cast<const uint8_t*>(labels.query);
     pack_labels(hot, labels.n_classes, state.order.query, state.order.n_query, state.words,
@@ -193,10 +154,10 @@ inline void mine_rows(KeyForm key, MineProblem& problem) {
                   state.order.n_ref, state.words, state.ref_words);
     }
     const ShareLabel relation(state.order, state.query_words, state.ref_words, state.words);
-    reduce_and_decide<T, Miner>(problem, relation, true, state);
+    mine_related<Tiles, Miner>(problem, relation, true, state);
   } else {
     const SameMask relation(state.order, static_cast<const uint8_t*>(labels.query), problem.ref.n);
-    reduce_and_decide<T, Miner>(problem, relation, false, state);
+    mine_related<Tiles, Miner>(problem, relation, false, state);
   }
   __atomic_fetch_add(&call_counters.mine, int64_t{1}, __ATOMIC_RELAXED);
 }

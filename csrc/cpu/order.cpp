@@ -2,6 +2,7 @@
 #include "order.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace flashmetric::cpu {
 namespace {
@@ -132,6 +133,29 @@ void build_order(const Comparison& problem, Order& order) {
   find_self(problem, order);
   if (classes) find_runs(query_key, ref_key, order);
   if (either) find_other_runs({labels_of_queries + 1, 2}, ref_key, order);
+}
+
+int64_t largest_class(const Comparison& problem) {
+  const auto* labels =
+      static_cast<const int64_t*>(problem.symmetric ? problem.labels.query : problem.labels.ref);
+  const int64_t n = problem.ref.n;
+  if (n == 0) return 0;
+  const auto [low, high] = std::minmax_element(labels, labels + n);
+  const uint64_t range = static_cast<uint64_t>(*high) - static_cast<uint64_t>(*low);
+  if (range < static_cast<uint64_t>(counters_for(n))) {
+    std::vector<int64_t> count(range + 1);
+    for (int64_t i = 0; i < n; ++i) ++count[static_cast<size_t>(labels[i] - *low)];
+    return *std::max_element(count.begin(), count.end());
+  }
+  std::vector<int64_t> sorted(labels, labels + n);
+  std::sort(sorted.begin(), sorted.end());
+  int64_t largest = 0;
+  for (auto run = sorted.begin(); run != sorted.end();) {
+    const auto end = std::upper_bound(run, sorted.end(), *run);
+    largest = std::max(largest, static_cast<int64_t>(end - run));
+    run = end;
+  }
+  return largest;
 }
 
 }  // namespace flashmetric::cpu

@@ -29,4 +29,7 @@ void lay_out_order(Arena& arena, const Comparison& problem, Order& order);
 // Stable: rows of one class keep their original order.
 void build_order(const Comparison& problem, Order& order);
 
+// Of class ids: how many references the largest class has.
+int64_t largest_class(const Comparison& problem);
+
 }  // namespace flashmetric::cpu

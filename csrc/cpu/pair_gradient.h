@@ -28,6 +28,10 @@ struct PairFamily {
 
 constexpr int kMaxFamilies = 3;
 
+// What a feature of a pair costs, in multiply-adds of a tile: its float64 key and the gradients of
+// both rows took 1.1 ns where a tile does 50 a ns.
+constexpr double kPairWork = 55;
+
 struct PairScratch {
   int64_t* offset = nullptr;  // [most rows + 2] where the list of a row begins
   int64_t* touch = nullptr;   // [2 * families * n] (t * families + family) * 2 + side
@@ -68,7 +72,8 @@ struct PairGradient {
           const PairFamily& pairs = family[touch / 2 % families];
           const int other = touch % 2 == 0 ? 1 : 0;
           const int64_t t = touch / 2 / families;
-          gradient.add(rows[pairs.role[other]], pairs.row(other, t), pairs.coefficient[t] * scale);
+          gradient.add(rows[pairs.role[other]], pairs.row(other, t), pairs.coefficient[t] * scale,
+                       other == 1);
         }
         gradient.finish(out + i * dim, false);
       }

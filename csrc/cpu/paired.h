@@ -23,9 +23,8 @@ inline void lay_out_paired(Arena& arena, const PairedProblem& problem, PairedSta
   const Rows* rows[2] = {&problem.x, &problem.r};
   for (int side = 0; side < 2; ++side) {
     state.norm[side] =
-        side == 1 && problem.shared ? state.norm[0] : arena.take<double>(rows[side]->n);
-    state.rows[side] = {static_cast<const T*>(rows[side]->data), rows[side]->stride,
-                        state.norm[side]};
+        side == 1 && problem.shared ? state.norm[0] : take_numbers(arena, rows[side]->n);
+    state.rows[side] = view_of<T>(*rows[side], state.norm[side]);
   }
   if (problem.cotangent == nullptr) return;
   state.coefficient = arena.take<double>(problem.n);
@@ -33,7 +32,7 @@ inline void lay_out_paired(Arena& arena, const PairedProblem& problem, PairedSta
   state.scratch = lay_out_pairs(arena, most, 1, problem.n, problem.dim, problem.threads);
 }
 
-template <class T, class Distance>
+template <class T>
 struct PairedTerms {
   const PairedProblem& problem;
   const PairedState<T>& state;
@@ -48,31 +47,31 @@ struct PairedTerms {
     const bool real = !none && !outside;
     const double pair = real ? pair_key(key, state.rows[0], i, state.rows[1], j, problem.dim) : 0.0;
     if (problem.cotangent == nullptr) {
-      const double distance = real ? Distance::value(pair) : outside ? __builtin_nan("") : 0.0;
+      const double distance = real ? key.value(pair) : outside ? __builtin_nan("") : 0.0;
       static_cast<T*>(problem.out)[t] = static_cast<T>(distance);
       return;
     }
     const auto* cotangent = static_cast<const T*>(problem.cotangent);
     const auto weight = static_cast<double>(cotangent[t * problem.cotangent_stride]);
-    state.coefficient[t] = real && weight != 0 ? weight * Distance::slope(pair) : 0.0;
+    state.coefficient[t] = real && weight != 0 ? weight * key.slope(pair) : 0.0;
   }
 };
 
 template <class T>
 inline void measure_paired(KeyForm key, const PairedProblem& problem, const PairedState<T>& state) {
-  if (!key.needs_norms()) return;
+  if (!key.needs_norms() && !key.needs_means()) return;
   for (int side = 0; side < (problem.shared ? 1 : 2); ++side) {
     const int64_t rows = side == 0 ? problem.x.n : problem.r.n;
     parallel_ranges(state.threads, rows, 64, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        state.norm[side][i] = square_root(squared_norm(state.rows[side].row(i), problem.dim));
+        measure_row(key, state.rows[side], i, problem.dim);
       }
     });
   }
 }
 
-template <class T, class Distance>
-inline void paired_distances(PairedProblem& problem) {
+template <class T>
+inline void paired_distances(KeyForm key, PairedProblem& problem) {
   Arena arena(problem.workspace);
   PairedState<T> state;
   lay_out_paired(arena, problem, state);
@@ -80,11 +79,10 @@ inline void paired_distances(PairedProblem& problem) {
     problem.workspace.bytes = arena.bytes();
     return;
   }
-  const double work = 8.0 * static_cast<double>(problem.n) * static_cast<double>(problem.dim);
+  const double work = kPairWork * static_cast<double>(problem.n) * static_cast<double>(problem.dim);
   state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
-  const KeyForm key = key_form<Distance>(problem.normalize);
   measure_paired(key, problem, state);
-  const PairedTerms<T, Distance> terms{problem, state, key};
+  const PairedTerms<T> terms{problem, state, key};
   parallel_ranges(state.threads, problem.n, 64, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) terms.evaluate(t);
   });

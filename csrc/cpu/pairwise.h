@@ -2,10 +2,10 @@
 // Computes the distance matrix, for those who want it: out_ij = distance(x_i, y_j), and its
 // gradient.
 //
-// Numerics: differences, never the expansion: the inner operation of the tile is (x - y)^2. Sums
-// run over 16 features in registers and are then added to a running total, so that rounding grows
-// with 16 + dim / 16, not with dim. The gradient computes keys and sums in float64
-// (gradient_row.h).
+// Numerics: differences, never the expansion: the inner operation of the tile is (x - y)^2, or that
+// of the distance. Sums run over 16 features in registers and are then added to a running total, so
+// that rounding grows with 16 + dim / 16, not with dim. The gradient computes keys and sums in
+// float64 (gradient_row.h).
 #pragma once
 
 #include "arena.h"
@@ -22,41 +22,81 @@ template <class T>
 struct PairwiseSet {
   RowView<T> rows{};
   int64_t n = 0;
-  double* norm = nullptr;  // [n]
+  double* norm = nullptr;  // and the other numbers of rows.h
   T* packed = nullptr;     // [blocks][dim][kBlock]
 };
 
 template <class T>
 FM_INLINE void lay_out_pairwise(Arena& arena, const Rows& rows, int64_t dim, bool packed,
                                 PairwiseSet<T>& set) {
-  set.norm = arena.take<double>(rows.n);
+  set.norm = take_numbers(arena, rows.n);
   if (packed) set.packed = arena.take<T>((rows.n + kBlock - 1) / kBlock * kBlock * dim);
-  set.rows = {static_cast<const T*>(rows.data), rows.stride, set.norm};
+  set.rows = view_of<T>(rows, set.norm);
   set.n = rows.n;
 }
 
 template <class T>
 inline void measure_and_pack(KeyForm key, int64_t dim, int threads, const PairwiseSet<T>& set) {
   constexpr int width = kWidth<T>;
+  const bool measured = key.needs_norms() || key.needs_means();
   parallel_ranges(threads, set.n, kBlock, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end && key.needs_norms(); ++i) {
-      set.norm[i] = square_root(squared_norm(set.rows.row(i), dim));
-    }
+    for (int64_t i = begin; i < end && measured; ++i) measure_row(key, set.rows, i, dim);
     for (int64_t group = begin; group < begin + kBlock && set.packed != nullptr; group += width) {
       PackedRow<T> row[width];
       for (int r = 0; r < width; ++r) {
-        const bool real = group + r < end;
-        row[r].from = real ? set.rows.row(group + r) : nullptr;
-        row[r].scale =
-            real && key.scaled ? static_cast<T>(1.0 / set.rows.clamped_norm(group + r)) : T(1);
+        row[r] = {nullptr, T(1)};
+        if (group + r >= end) continue;
+        const Mapping map = set.rows.mapping(key, group + r);
+        row[r] = {set.rows.row(group + r), static_cast<T>(map.scale), static_cast<T>(map.shift)};
       }
-      pack_rows<T>(row, RowMap<T>{nullptr, T(1), key.scaled}, dim,
+      pack_rows<T>(row, RowMap<T>{nullptr, T(1), key.scaled, key.relative}, dim,
                    set.packed + begin * dim + (group - begin));
     }
   });
 }
 
-template <class T, class Distance>
+template <class T>
+using PairSums = T[kTileRows][kTileCols<T>];
+
+template <class T, Inner inner>
+FM_NOINLINE void add_segments(const TileInput<T>& in, T exponent, PairSums<T>& sums) {
+  for (int64_t k = 0; k < in.dim; k += 16) {
+    TileSums<T> part;
+    multiply_tile<T, inner>(in.rows + k * kBlock, in.cols + k * kBlock,
+                            in.dim - k < 16 ? in.dim - k : 16, part, exponent);
+#pragma GCC unroll 12
+    for (int r = 0; r < kTileRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kTileVecs; ++v) {
+        T* sum = sums[r] + v * kWidth<T>;
+        const Vec<T> total = load(sum);
+        store<T>(sum, inner == Inner::maximum ? larger<T>(total, part[r][v]) : total + part[r][v]);
+      }
+    }
+  }
+}
+
+template <class T>
+FM_INLINE void add_pairs(Inner inner, T exponent, const TileInput<T>& in, PairSums<T>& sums) {
+  switch (inner) {
+    case Inner::product:
+      return add_segments<T, Inner::product>(in, exponent, sums);
+    case Inner::difference:
+      return add_segments<T, Inner::difference>(in, exponent, sums);
+    case Inner::cube:
+      return add_segments<T, Inner::cube>(in, exponent, sums);
+    case Inner::fourth:
+      return add_segments<T, Inner::fourth>(in, exponent, sums);
+    case Inner::power:
+      return add_segments<T, Inner::power>(in, exponent, sums);
+    case Inner::maximum:
+      return add_segments<T, Inner::maximum>(in, exponent, sums);
+    default:  // overlap too: see overlap_tile
+      return add_segments<T, Inner::absolute>(in, exponent, sums);
+  }
+}
+
+template <class T>
 struct PairwiseTile {
   const PairwiseSet<T>& x;
   const PairwiseSet<T>& y;
@@ -72,41 +112,34 @@ struct PairwiseTile {
     const T* cols = y.packed + y_begin * dim;
     for (int64_t j = y_begin; j < y_end; j += kTileCols<T>) {
       for (int64_t i = x_begin; i < x_end; i += kTileRows) {
-        T sums[kTileRows][kTileCols<T>] = {};
-        for (int64_t k = 0; k < dim; k += 16) {
-          TileSums<T> part;
-          multiply_tile<T, Distance::form>(rows + k * kBlock + (i - x_begin),
-                                           cols + k * kBlock + (j - y_begin),
-                                           dim - k < 16 ? dim - k : 16, part);
-          add_part(part, sums);
-        }
-        write(sums, i, x_end, j, y_end);
+        PairSums<T> sums = {};
+        add_pairs(inner_of(key), static_cast<T>(key.power),
+                  {rows + (i - x_begin), cols + (j - y_begin), nullptr, nullptr, dim}, sums);
+        visit_by_index(Distances{}, key.distance,
+                       [&](auto distance) { write<decltype(distance)>(sums, i, x_end, j, y_end); });
       }
     }
   }
 
  private:
-  static FM_INLINE void add_part(const TileSums<T>& part, T (&sums)[kTileRows][kTileCols<T>]) {
-#pragma GCC unroll 12
-    for (int r = 0; r < kTileRows; ++r) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVecs; ++v) {
-        T* sum = sums[r] + v * kWidth<T>;
-        store<T>(sum, load(sum) + part[r][v]);
+  template <class Distance>
+  FM_NOINLINE void write(const PairSums<T>& sums, int64_t i, int64_t i_end, int64_t j,
+                         int64_t j_end) const {
+    for (int64_t r = 0; r < kTileRows && i + r < i_end; ++r) {
+      for (int64_t c = 0; c < kTileCols<T> && j + c < j_end; ++c) {
+        const double pair = key_of_sum(static_cast<double>(sums[r][c]), i + r, j + c);
+        out[(i + r) * y.n + j + c] = static_cast<T>(Distance::value(pair, key.power));
       }
     }
   }
 
-  FM_INLINE void write(const T (&sums)[kTileRows][kTileCols<T>], int64_t i, int64_t i_end,
-                       int64_t j, int64_t j_end) const {
-    for (int64_t r = 0; r < kTileRows && i + r < i_end; ++r) {
-      for (int64_t c = 0; c < kTileCols<T> && j + c < j_end; ++c) {
-        double pair = static_cast<double>(sums[r][c]);
-        if (Distance::form == Form::product) pair = -pair;
-        if (key.quotient) pair /= x.rows.clamped_norm(i + r) * y.rows.clamped_norm(j + c);
-        out[(i + r) * y.n + j + c] = static_cast<T>(Distance::value(pair));
-      }
-    }
+  FM_INLINE double key_of_sum(double sum, int64_t i, int64_t j) const {
+    if (key.form == Form::product) sum = -sum;
+    if (key.quotient) return sum / (x.rows.clamped_norm(i) * y.rows.clamped_norm(j));
+    if (key.relative) return sum / x.rows.clamped_energy(i);
+    if (key.form != Form::overlap) return sum;
+    const double twice = (x.rows.mean[i] + y.rows.mean[j]) * static_cast<double>(dim) + sum;
+    return twice == 0 ? -1.0 : 2 * sum / twice - 1;
   }
 };
 
@@ -116,8 +149,8 @@ FM_INLINE int pairwise_threads(const PairwiseProblem& problem) {
   return work < kSerialWork ? 1 : usable_threads(problem.threads);
 }
 
-template <class T, class Distance>
-inline void pairwise_forward(PairwiseProblem& problem) {
+template <class T>
+inline void pairwise_forward(KeyForm key, PairwiseProblem& problem) {
   Arena arena(problem.workspace);
   PairwiseSet<T> x;
   PairwiseSet<T> y;
@@ -128,10 +161,9 @@ inline void pairwise_forward(PairwiseProblem& problem) {
     return;
   }
   const int threads = pairwise_threads(problem);
-  const KeyForm key = key_form<Distance>(problem.normalize);
   measure_and_pack(key, problem.dim, threads, x);
   measure_and_pack(key, problem.dim, threads, y);
-  const PairwiseTile<T, Distance> tile{x, y, key, problem.dim, static_cast<T*>(problem.out)};
+  const PairwiseTile<T> tile{x, y, key, problem.dim, static_cast<T*>(problem.out)};
   const int64_t y_blocks = (y.n + kBlock - 1) / kBlock;
   const int64_t x_blocks = (x.n + kBlock - 1) / kBlock;
   parallel_tasks(threads, x_blocks * y_blocks, [&](int64_t task, int) {
@@ -140,9 +172,9 @@ inline void pairwise_forward(PairwiseProblem& problem) {
   __atomic_fetch_add(&call_counters.pairwise, int64_t{1}, __ATOMIC_RELAXED);
 }
 
-// Adds the gradient of x to `out`; the caller swaps the sides for that of y.
-template <class T, class Distance>
-inline void pairwise_gradient(PairwiseProblem& problem) {
+// Adds the gradient of x to `out`; the caller swaps the sides, and says so, for that of y.
+template <class T>
+inline void pairwise_gradient(KeyForm key, PairwiseProblem& problem) {
   Arena arena(problem.workspace);
   PairwiseSet<T> x;
   PairwiseSet<T> y;
@@ -154,7 +186,6 @@ inline void pairwise_gradient(PairwiseProblem& problem) {
     return;
   }
   const int threads = pairwise_threads(problem);
-  const KeyForm key = key_form<Distance>(problem.normalize);
   measure_and_pack(key, problem.dim, threads, x);
   measure_and_pack(key, problem.dim, threads, y);
   const auto* cotangent = static_cast<const T*>(problem.cotangent);
@@ -166,8 +197,9 @@ inline void pairwise_gradient(PairwiseProblem& problem) {
         const auto weight = static_cast<double>(
             cotangent[i * problem.cotangent_row_stride + j * problem.cotangent_col_stride]);
         if (weight == 0) continue;
-        const double pair = pair_key(key, x.rows, i, y.rows, j, problem.dim);
-        gradient.add(y.rows, j, weight * Distance::slope(pair));
+        const double pair =
+            key.slope_is_constant() ? 1 : pair_key(key, x.rows, i, y.rows, j, problem.dim);
+        gradient.add(y.rows, j, weight * key.slope(pair), !problem.swapped);
       }
       gradient.finish(static_cast<T*>(problem.out) + i * problem.dim, true);
     }

@@ -10,10 +10,11 @@
 #include "../mining.h"
 #include "arena.h"
 #include "certificate.h"
+#include "kernels.h"
 #include "order.h"
-#include "pack.h"
 #include "parallel.h"
 #include "relation.h"
+#include "tile_units.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
@@ -26,11 +27,19 @@ struct Ranked {
   double* norm = nullptr;          // [rows]
   const int32_t* order = nullptr;  // [n] sorted position -> original row
   int32_t n = 0;
-  T* packed = nullptr;  // [blocks][dim][kBlock]
-  T* lower[2] = {};     // [blocks * kBlock] by Role: sign * offset - slack, +inf: never a choice
-  T* slack = nullptr;   // [blocks * kBlock]
+  T* packed = nullptr;           // [blocks][dim][kBlock]
+  uint32_t* packed16 = nullptr;  // [blocks][dim / 2][kBlock] pairs of bfloat16 (bf16_tiles.h)
+  T* lower[2] = {};    // [blocks * kBlock] by Role: sign * offset - slack, +inf: never a choice
+  T* slack = nullptr;  // [blocks * kBlock]
+  T* total = nullptr;  // [blocks * kBlock] sum of the packed features; overlap only
 
   FM_INLINE const T* block(int64_t b, int64_t dim) const { return packed + b * dim * kBlock; }
+
+  // The first feature of a row or column of tiles.
+  template <class Tiles>
+  FM_INLINE const typename Tiles::Packed* tile(int64_t row, int64_t dim) const {
+    return Tiles::blocks(*this) + row / kBlock * Tiles::depth(dim) * kBlock + row % kBlock;
+  }
 };
 
 // The mapping y = (x * scale - centre) * unit, common to queries and references.
@@ -44,22 +53,24 @@ struct Frame {
   FM_INLINE bool regular(double norm) const { return norm <= max_norm; }
 };
 
-template <class T>
+template <class Tiles, class T>
 FM_INLINE void lay_out_ranked(Arena& arena, const Rows& rows, int64_t dim, Ranked<T>& set) {
   const int64_t padded = blocks_of(rows.n) * kBlock;
-  set.norm = arena.take<double>(rows.n);
+  set.norm = take_numbers(arena, rows.n);
+  // Both, where Tiles are not the full ones. The memory of those is not touched until it is needed.
+  if constexpr (!Tiles::full) {
+    set.packed16 = arena.take<typename Tiles::Packed>(padded * Tiles::depth(dim));
+  }
   set.packed = arena.take<T>(padded * dim);
   for (T*& lower : set.lower) lower = arena.take<T>(padded);
   set.slack = arena.take<T>(padded);
+  set.total = arena.take<T>(padded);
 }
 
 template <class Set>
-inline void measure_rows(const Set& set, int64_t dim, int threads) {
+inline void measure_rows(KeyForm key, const Set& set, int64_t dim, int threads) {
   parallel_ranges(threads, set.n, 64, [&](int64_t begin, int64_t end, int) {
-    for (int64_t p = begin; p < end; ++p) {
-      const int32_t row = set.order[p];
-      set.norm[row] = square_root(squared_norm(set.rows.row(row), dim));
-    }
+    for (int64_t p = begin; p < end; ++p) measure_row(key, set.rows, set.order[p], dim);
   });
 }
 
@@ -82,7 +93,8 @@ inline int sample_rows(const Set& set, const Frame<T>& frame, int32_t (&row)[kSa
   return taken;
 }
 
-// Centre: the mean of a sample without outliers. Unit: brings every |y| to at most 2.
+// Centre: the mean of a sample without outliers; 0 where distances are sums over features. Unit:
+// brings every |y| to at most 2; there to at most 1/2, so that no power of a gap exceeds 1.
 template <class T, class Set>
 inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t dim,
                          Frame<T>& frame) {
@@ -93,12 +105,13 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
   const double limit = sampled == 0 ? 0 : 8 * ref.norm[row[sampled / 2]];
   for (int64_t k = 0; k < dim; ++k) frame.centre[k] = 0;
   int used = 0;
-  for (int s = 0; s < sampled && ref.norm[row[s]] <= limit; ++s) ++used;
+  for (int s = 0; s < sampled && ref.norm[row[s]] <= limit && key.of_products(); ++s) ++used;
   for (int s = 0; s < used; ++s) {
     const T* from = ref.rows.row(row[s]);
     const T scale =
         static_cast<T>((key.needs_norms() ? 1.0 / ref.rows.clamped_norm(row[s]) : 1.0) / used);
-    for (int64_t k = 0; k < dim; ++k) frame.centre[k] += from[k] * scale;
+    const T shift = key.relative ? static_cast<T>(ref.rows.mean[row[s]] / used) : T(0);
+    for (int64_t k = 0; k < dim; ++k) frame.centre[k] += from[k] * scale - shift;
   }
   const double centre_norm = square_root(squared_norm(frame.centre, dim));
   double longest = key.needs_norms() ? 1 : 0;
@@ -109,53 +122,82 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
     }
   }
   const double reach = longest + centre_norm;
-  if (reach > 0 && reach < Precision<T>::min_norm) frame.max_norm = -1;
+  const bool vague = relative_error<T>(key, static_cast<double>(dim)) > kWorstError;
+  if (vague || (reach > 0 && reach < Precision<T>::min_norm)) frame.max_norm = -1;
+  const int smaller = key.of_products() ? 0 : 2;
   frame.unit = reach >= Precision<T>::min_norm
-                   ? static_cast<T>(__builtin_ldexp(1, -__builtin_ilogb(reach)))
+                   ? static_cast<T>(__builtin_ldexp(1, -__builtin_ilogb(reach) - smaller))
                    : T(1);
   frame.centre_norm = centre_norm * static_cast<double>(frame.unit);
 }
 
-// Writes the bounds of one packed row.
-template <class T, class Miner>
+// Writes the bounds of one packed row. All normalised rows are equally long, so |y|^2 / 2 orders
+// them as product keys do, without the rounding of <centre, y>; `gap` is what a row shorter than
+// kMinNorm, which is not normalised to 1, lacks.
+template <class Tiles, class Miner, class T>
 FM_INLINE void bound_row(KeyForm key, const Frame<T>& frame, const PackedRow<T>& row, double norm,
-                         int64_t dim, int64_t at, Ranked<T>& set) {
+                         int64_t dim, int64_t at, const Ranked<T>& set) {
   constexpr bool farthest[2] = {Miner::positive == Seek::farthest,
                                 Miner::negative == Seek::farthest};
-  const double full = norm * static_cast<double>(row.scale) * static_cast<double>(frame.unit);
-  const RowLengths lengths{square_root(static_cast<double>(row.square)), full, frame.centre_norm,
-                           static_cast<double>(frame.unit)};
-  const T slack = row_slack<T>(key, lengths, static_cast<double>(dim));
-  const T offset = key.form == Form::difference ? row.square / 2 : -row.along;
+  const auto unit = static_cast<double>(frame.unit);
+  const auto square = static_cast<double>(row.square);
+  const double scale = key.equally_long() ? row.factor : static_cast<double>(row.scale);
+  RowLengths lengths{square_root(square), norm * scale * unit, frame.centre_norm, unit};
+  lengths.residual = square_root(static_cast<double>(row.residual));
+  const bool product = key.form == Form::product;
+  if (product && key.equally_long() && norm < kMinNorm) {
+    lengths.gap = (unit * unit - lengths.full * lengths.full) / 2;
+  }
+  const T offset = !key.of_products()               ? T(0)
+                   : product && !key.equally_long() ? -row.along
+                                                    : static_cast<T>(square / 2 + lengths.gap);
+  const T slack =
+      Tiles::slack(key, lengths, static_cast<double>(set.total[at]), static_cast<double>(dim)) *
+      static_cast<T>(slack_factor);
   set.slack[at] = slack;
   for (int role = 0; role < 2; ++role) {
     set.lower[role][at] = (farthest[role] ? -offset : offset) - slack;
   }
 }
 
-template <class T, class Miner>
+// The row at sorted position p, as it is to be packed; and its total.
+template <class T, class Set>
+FM_INLINE PackedRow<T> row_to_pack(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t p,
+                                   const Set& set) {
+  PackedRow<T> row;
+  set.total[p] = 0;
+  if (p >= set.n || !frame.regular(set.norm[set.order[p]])) return row;
+  const int32_t i = set.order[p];
+  row.from = set.rows.row(i);
+  row.factor = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
+  row.scale = static_cast<T>(row.factor);
+  if (key.relative) row.shift = static_cast<T>(set.rows.mean[i]);
+  if (key.form == Form::overlap) {
+    const double sum = set.rows.mean[i] * static_cast<double>(dim);
+    set.total[p] = static_cast<T>(sum * static_cast<double>(frame.unit));
+  }
+  return row;
+}
+
+template <class Tiles, class Miner, class T>
 inline void pack_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t block,
-                       Ranked<T>& set) {
+                       const Ranked<T>& set) {
   constexpr int width = kWidth<T>;
-  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms()};
+  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms(), key.relative,
+                      key.equally_long()};
   for (int group = 0; group < kBlock; group += width) {
     PackedRow<T> row[width];
     for (int r = 0; r < width; ++r) {
-      const int64_t p = block * kBlock + group + r;
-      const bool regular = p < set.n && frame.regular(set.norm[set.order[p]]);
-      row[r].from = regular ? set.rows.row(set.order[p]) : nullptr;
-      row[r].scale = regular && key.needs_norms()
-                         ? static_cast<T>(1.0 / set.rows.clamped_norm(set.order[p]))
-                         : T(1);
+      row[r] = row_to_pack<T>(key, frame, dim, block * kBlock + group + r, set);
     }
-    pack_rows<T>(row, map, dim, set.packed + block * dim * kBlock + group);
+    Tiles::pack(row, map, dim, Tiles::blocks(set) + block * Tiles::depth(dim) * kBlock + group);
     for (int r = 0; r < width; ++r) {
       const int64_t at = block * kBlock + group + r;
       if (row[r].from != nullptr) {
-        bound_row<T, Miner>(key, frame, row[r], set.norm[set.order[at]], dim, at, set);
+        bound_row<Tiles, Miner>(key, frame, row[r], set.norm[set.order[at]], dim, at, set);
       } else {
         set.slack[at] = 0;
-        for (T* lower : set.lower) lower[at] = __builtin_huge_val();
+        for (T* const lower : set.lower) lower[at] = __builtin_huge_val();
       }
     }
   }

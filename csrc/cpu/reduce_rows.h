@@ -20,8 +20,9 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-template <class T, class Miner, class Relation>
+template <class Tiles, class Miner, class Relation>
 struct RowReduction {
+  using T = typename Tiles::Score;
   static constexpr int cols = kTileCols<T>;
   static constexpr int width = kWidth<T>;
   const Chooser<T>& chooser;
@@ -37,13 +38,14 @@ struct RowReduction {
     const auto col_begin = static_cast<int32_t>(col_block * kBlock);
     const int32_t row_end = n_query < row_begin + kBlock ? n_query : row_begin + kBlock;
     const int32_t col_end = n_ref < col_begin + kBlock ? n_ref : col_begin + kBlock;
-    const T* rows = chooser.query->block(row_block, dim);
-    const T* columns = chooser.ref->block(col_block, dim);
+    const bool serves_columns = both && open_tiles(col_begin) != 0;
+    const uint32_t open = serves_columns ? ~0U : open_tiles(row_begin);
+    if (open == 0) return;
     for (int32_t j = col_begin; j < col_end; j += cols) {
       for (int32_t i = row_begin; i < row_end; i += kTileRows) {
+        if ((open >> ((i - row_begin) / kTileRows) & 1) == 0) continue;
         TileSums<T> sums;
-        multiply_tile<T, Form::product>(rows + (i - row_begin), columns + (j - col_begin), dim,
-                                        sums);
+        Tiles::compute(chooser, i, j, dim, sums);
         const int32_t i_end = i + kTileRows < row_end ? i + kTileRows : row_end;
         switch (relation.kind(i, i_end, j, j + cols)) {
           case TileKind::all_positive:
@@ -61,6 +63,23 @@ struct RowReduction {
   }
 
  private:
+  // Bit t: some row of register tile t of the block takes candidates. Rows that were given up do
+  // not (choice.h), and in a batch of near-ties those are soon all.
+  FM_INLINE uint32_t open_tiles(int32_t row_begin) const {
+    constexpr T closed = -Precision<T>::highest;
+    const T* positive = chooser.role[kPositive].threshold + row_begin;
+    const T* negative = chooser.role[kNegative].threshold + row_begin;
+    uint32_t open = 0;
+    for (int tile = 0; tile < kBlock / kTileRows; ++tile) {
+      bool takes = false;
+      for (int r = tile * kTileRows; r < (tile + 1) * kTileRows; ++r) {
+        takes |= (positive[r] > closed) | (negative[r] > closed);
+      }
+      open |= static_cast<uint32_t>(takes) << tile;
+    }
+    return open;
+  }
+
   // lower - <y_i, y_j> to seek the nearest, lower + <y_i, y_j> the farthest.
   template <int role>
   static FM_INLINE Vec<T> score(Vec<T> lower, Vec<T> sum) {

@@ -107,8 +107,8 @@ inline void keep_terms(const TripletProblem& problem, const TripletState<T>& sta
   }
 }
 
-template <class T, class Distance, class Loss>
-inline void triplet_loss(Reduction reduction, TripletProblem& problem) {
+template <class T, class Loss>
+inline void triplet_loss(KeyForm key, Reduction reduction, TripletProblem& problem) {
   Arena arena(problem.workspace);
   TripletState<T> state;
   lay_out_triplet(arena, problem, state);
@@ -116,11 +116,11 @@ inline void triplet_loss(Reduction reduction, TripletProblem& problem) {
     problem.workspace.bytes = arena.bytes();
     return;
   }
-  const double work = 8.0 * static_cast<double>(problem.n) * static_cast<double>(problem.dim);
+  const double work =
+      kPairWork * 2 * static_cast<double>(problem.n) * static_cast<double>(problem.dim);
   state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
-  const KeyForm key = key_form<Distance>(problem.normalize);
   measure_sets(key, problem, state);
-  const TripletTerms<T, Distance, Loss> terms{problem, state, key};
+  const TripletTerms<T, Loss> terms{problem, state, key};
   parallel_ranges(state.threads, problem.n, 64, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) terms.evaluate(t);
   });

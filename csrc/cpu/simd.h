@@ -6,13 +6,16 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if !defined(__GNUC__)
 #error "FlashMetric's CPU kernels need a compiler with GNU vector extensions (GCC or Clang)."
 #endif
 
-#if defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if defined(__AVX512BF16__) && defined(__AVX512VL__)
+#include "simd_avx512_bf16.h"
+#elif defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__)
 #include "simd_avx2.h"
@@ -47,6 +50,25 @@ FM_INLINE Vec<T> load(const T* from) {
 template <class T>
 FM_INLINE void store(T* to, Vec<T> v) {
   std::memcpy(to, &v, sizeof v);
+}
+
+// Integers as wide as T, for the bits of its numbers.
+template <class T>
+using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+template <class T>
+struct IntegersOf {
+  typedef Bits<T> type __attribute__((vector_size(kVectorBytes)));
+};
+template <class T>
+using IntVec = typename IntegersOf<T>::type;
+
+// All bits but the sign.
+template <class T>
+constexpr Bits<T> kMagnitude = sizeof(T) == 4 ? INT32_MAX : INT64_MAX;
+
+template <class T>
+FM_INLINE Vec<T> absolute(Vec<T> v) {
+  return (Vec<T>)((IntVec<T>)v & kMagnitude<T>);  // NOLINT: reinterprets the bits
 }
 
 // The first `count` elements, zeros behind them.
@@ -96,56 +118,6 @@ FM_INLINE void transpose(Vec<T> (&rows)[kWidth<T>]) {
 #pragma GCC unroll 16
     for (int r = 0; r < kWidth<T>; ++r) rows[r] = zipped[r];
   }
-}
-
-// Eight doubles on any ISA: feature k of a float64 key goes to sum k mod 8, everywhere.
-struct Double8 {
-  static constexpr int parts = 8 / kWidth<double>;
-  Vec<double> part[parts];
-};
-
-template <class T>
-FM_INLINE Double8 load8(const T* from) {
-  typedef T Narrow __attribute__((vector_size(sizeof(T) * kWidth<double>)));
-  Double8 wide;
-#pragma GCC unroll 4
-  for (int p = 0; p < Double8::parts; ++p) {
-    Narrow narrow;
-    std::memcpy(&narrow, from + p * kWidth<double>, sizeof narrow);
-    wide.part[p] = __builtin_convertvector(narrow, Vec<double>);
-  }
-  return wide;
-}
-
-template <class T>
-FM_INLINE Double8 load8_partial(const T* from, int64_t count) {
-  T padded[8] = {};
-  std::memcpy(padded, from, static_cast<size_t>(count) * sizeof(T));
-  return load8(padded);
-}
-
-#define FM_DOUBLE8_OPERATOR(op)                                                  \
-  FM_INLINE Double8 operator op(Double8 a, Double8 b) {                          \
-    for (int p = 0; p < Double8::parts; ++p) a.part[p] = a.part[p] op b.part[p]; \
-    return a;                                                                    \
-  }                                                                              \
-  FM_INLINE Double8 operator op(Double8 a, double b) {                           \
-    for (int p = 0; p < Double8::parts; ++p) a.part[p] = a.part[p] op b;         \
-    return a;                                                                    \
-  }
-FM_DOUBLE8_OPERATOR(+)
-FM_DOUBLE8_OPERATOR(-)
-FM_DOUBLE8_OPERATOR(*)
-FM_DOUBLE8_OPERATOR(/)
-#undef FM_DOUBLE8_OPERATOR
-
-// The order of the float64 keys: ((0+4)+(2+6)) + ((1+5)+(3+7)).
-FM_INLINE double sum8(const Double8& v) {
-  typedef double Two __attribute__((vector_size(16)));
-  Two s[4];  // 0 1, 2 3, 4 5, 6 7
-  std::memcpy(s, &v, sizeof s);
-  const Two evens_and_odds = (s[0] + s[2]) + (s[1] + s[3]);
-  return evens_and_odds[0] + evens_and_odds[1];
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -32,7 +32,7 @@ inline void lay_out_triplet(Arena& arena, const TripletProblem& problem, Triplet
   for (int role = 0; role < 3; ++role) {
     const int64_t rows = problem.rows[role].n;
     most_rows = rows > most_rows ? rows : most_rows;
-    if (problem.first_role[role] == role) state.norm[role] = arena.take<double>(rows);
+    if (problem.first_role[role] == role) state.norm[role] = take_numbers(arena, rows);
   }
   for (double*& coefficient : state.coefficient) coefficient = arena.take<double>(problem.n);
   state.term = arena.take<double>(problem.n);
@@ -46,12 +46,13 @@ inline void measure_sets(KeyForm key, const TripletProblem& problem, TripletStat
   for (int role = 0; role < 3; ++role) {
     const Rows& rows = problem.rows[role];
     const int first = problem.first_role[role];
-    state.rows[role] = {static_cast<const T*>(rows.data), rows.stride, state.norm[first]};
-    const bool wanted = key.needs_norms() || (role == 0 && problem.stats != nullptr);
+    state.rows[role] = view_of<T>(rows, state.norm[first]);
+    const bool wanted =
+        key.needs_norms() || key.needs_means() || (role == 0 && problem.stats != nullptr);
     if (first != role || !wanted) continue;
     parallel_ranges(state.threads, rows.n, 64, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        state.norm[role][i] = square_root(squared_norm(state.rows[role].row(i), problem.dim));
+        measure_row(key, state.rows[role], i, problem.dim);
       }
     });
   }
@@ -68,7 +69,7 @@ FM_INLINE SwappedNegative swap_negative(double d_an, double d_pn) {
   return d_an < d_pn ? SwappedNegative{d_an, 1} : SwappedNegative{d_pn, 0};
 }
 
-template <class T, class Distance, class Loss>
+template <class T, class Loss>
 struct TripletTerms {
   const TripletProblem& problem;
   const TripletState<T>& state;
@@ -112,17 +113,17 @@ struct TripletTerms {
     const double key_ap = pair(0, a, 1, p);
     const double key_an = pair(0, a, 2, n);
     const double key_pn = problem.swap ? pair(1, p, 2, n) : 0;
-    SwappedNegative negative{Distance::value(key_an), 1};
-    if (problem.swap) negative = swap_negative(negative.distance, Distance::value(key_pn));
-    const double slope = settle(t, Distance::value(key_ap), negative.distance);
+    SwappedNegative negative{key.value(key_an), 1};
+    if (problem.swap) negative = swap_negative(negative.distance, key.value(key_pn));
+    const double slope = settle(t, key.value(key_ap), negative.distance);
     state.flags[t] |= kValid;
     if (slope == 0) return;
-    state.coefficient[kAP][t] = slope * Distance::slope(key_ap);
+    state.coefficient[kAP][t] = slope * key.slope(key_ap);
     if (negative.share_an != 0) {
-      state.coefficient[kAN][t] = -slope * negative.share_an * Distance::slope(key_an);
+      state.coefficient[kAN][t] = -slope * negative.share_an * key.slope(key_an);
     }
     if (negative.share_an != 1) {
-      state.coefficient[kPN][t] = -slope * (1 - negative.share_an) * Distance::slope(key_pn);
+      state.coefficient[kPN][t] = -slope * (1 - negative.share_an) * key.slope(key_pn);
     }
   }
 
@@ -131,13 +132,13 @@ struct TripletTerms {
   inline void evaluate_incomplete(int64_t t, int64_t a, int64_t p, int64_t n) const {
     const double key_ap = p >= 0 ? pair(0, a, 1, p) : 0;
     const double key_an = n >= 0 ? pair(0, a, 2, n) : 0;
-    const double d_ap = p >= 0 ? Distance::value(key_ap) : 0;
+    const double d_ap = p >= 0 ? key.value(key_ap) : 0;
     const double none = problem.far_from_none ? 0 : d_ap;
-    const double slope = settle(t, d_ap, n >= 0 ? Distance::value(key_an) : none);
+    const double slope = settle(t, d_ap, n >= 0 ? key.value(key_an) : none);
     if (slope == 0) return;
-    if (n >= 0) state.coefficient[kAN][t] = -slope * Distance::slope(key_an);
+    if (n >= 0) state.coefficient[kAN][t] = -slope * key.slope(key_an);
     if (n < 0 && p >= 0 && problem.far_from_none) {
-      state.coefficient[kAP][t] = slope * Distance::slope(key_ap);
+      state.coefficient[kAP][t] = slope * key.slope(key_ap);
     }
   }
 

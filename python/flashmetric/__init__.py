@@ -6,7 +6,7 @@
                 quadruplet_margin_loss, contrastive_pairs_loss; and a module of each, TripletLoss
                 ..., BatchHardTripletLoss and its like; Stats, what a loss saw
     mining      mine_triplets -> Triplets(anchor, positive, negative)
-    distances   pairwise_distances
+    distances   pairwise_distances; Minkowski, Mahalanobis, for distance=
     offline     mine_offline, mine_pairs: over a data set; TripletDataset, load_mined
     samplers    PKSampler: P classes, K samples of each; split_identities
     schedules   LinearSchedule, CosineSchedule, StepSchedule: of a margin or a hardness
@@ -25,7 +25,7 @@ import torch as _torch  # noqa: F401  loads the OpenMP runtime that the kernels 
 
 from . import functional, reference
 from .diagnostics import diagnose
-from .distances import pairwise_distances
+from .distances import Mahalanobis, Minkowski, pairwise_distances
 from .losses import (
     BatchAllTripletLoss,
     BatchHardTripletLoss,
@@ -66,7 +66,9 @@ __all__ = [
     "ContrastivePairsLoss",
     "CosineSchedule",
     "LinearSchedule",
+    "Mahalanobis",
     "MarginLoss",
+    "Minkowski",
     "OnlineContrastiveLoss",
     "PKSampler",
     "Pairs",

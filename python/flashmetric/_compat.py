@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["apply_of", "functorch_is_active", "is_batched", "is_compiling"]
+__all__ = [
+    "apply_of",
+    "functorch_is_active",
+    "graph_is_kept",
+    "is_batched",
+    "is_compiling",
+    "is_watched",
+]
 
 is_compiling: Callable[[], bool] = torch.compiler.is_compiling
 
@@ -25,15 +32,51 @@ functorch_is_active: Callable[[], bool] = getattr(
 )
 
 
+def _one() -> int:
+    return 1
+
+
+_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", _one)
+_function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", _one)
+_profiler_enabled: Callable[[], bool] = getattr(torch.autograd, "_profiler_enabled", _always)
+
+
+def is_watched() -> bool:
+    """Does somebody (torch.compile, a transform, a mode, the profiler) want to see our ops?
+
+    A default device is a mode as well: under it, kernels must not ask torch for memory themselves.
+    """
+    return bool(
+        is_compiling()
+        or functorch_is_active()
+        or _dispatch_modes()
+        or _function_modes()
+        or _profiler_enabled()
+    )
+
+
+# Inside a backward: may the graph be asked again (retain_graph)? Unknown without the private name.
+graph_is_kept: Callable[[], bool] = getattr(
+    getattr(torch._C, "_autograd", None), "_get_current_graph_task_keep_graph", _always
+)
+
+
 def _not_known(_: Tensor) -> bool:
     return False
 
 
+_functorch = getattr(torch._C, "_functorch", None)
 # Is the tensor one of many, under torch.vmap? Without the private name vmap is refused later, by
 # the first op that meets it.
-is_batched: Callable[[Tensor], bool] = getattr(
-    getattr(torch._C, "_functorch", None), "is_batchedtensor", _not_known
-)
+is_batched: Callable[[Tensor], bool] = getattr(_functorch, "is_batchedtensor", _not_known)
+
+
+def _perhaps(_: Tensor) -> bool:
+    return True
+
+
+# Does the tensor stand for another one, under a transform of torch.func or after it?
+is_wrapped: Callable[[Tensor], bool] = getattr(_functorch, "is_functorch_wrapped_tensor", _perhaps)
 
 
 def apply_of(function: type[Function]) -> Callable[..., Any]:

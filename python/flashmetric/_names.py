@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
+
+from torch import Tensor
 
 __all__ = [
     "NAMES",
     "Distance",
+    "DistanceName",
     "Fallback",
     "Impl",
     "Invalid",
@@ -19,7 +23,11 @@ __all__ = [
     "Strategy",
 ]
 
-Distance: TypeAlias = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
+DistanceName: TypeAlias = Literal[
+    "euclidean", "sqeuclidean", "cosine", "dot", "manhattan", "chebyshev", "jaccard", "snr"
+]
+# Minkowski, Mahalanobis, or any function of two sets of rows, (M, D) and (N, D) to (M, N).
+Distance: TypeAlias = DistanceName | Callable[[Tensor, Tensor], Tensor]
 Fallback: TypeAlias = Literal["farthest", "drop"]
 Impl: TypeAlias = Literal["auto", "fused", "reference"]
 Invalid: TypeAlias = Literal["drop", "count"]
@@ -42,7 +50,7 @@ Strategy: TypeAlias = Literal["easy", "hard", "semihard", "all"]
 
 # By argument; where functions differ in what they know, by kind.
 NAMES: dict[str, tuple[str, ...]] = {
-    "distance": get_args(Distance),
+    "distance": get_args(DistanceName),
     "fallback": get_args(Fallback),
     "impl": get_args(Impl),
     "invalid": get_args(Invalid),

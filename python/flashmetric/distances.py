@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Distances between all pairs of rows."""
+"""Distances between all pairs of rows; Minkowski and Mahalanobis, for `distance=` anywhere."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from . import _autograd, _validate, reference
+from ._metrics import Mahalanobis, Minkowski, two_sides
 from ._names import Distance, Impl
 
-__all__ = ["pairwise_distances"]
+__all__ = ["Mahalanobis", "Minkowski", "pairwise_distances"]
 
 
 def pairwise_distances(
@@ -28,12 +29,20 @@ def pairwise_distances(
     sqeuclidean   ``|x - y|^2``, in the square of the unit of the rows
     cosine        ``1 - <x, y> / (max(|x|, 1e-12) max(|y|, 1e-12))``, between 0 and 2
     dot           ``-<x, y>``
+    manhattan     ``sum |x - y|``
+    chebyshev     ``max |x - y|``
+    jaccard       ``1 - sum min(x, y) / sum max(x, y)`` of rows that are not negative
+    snr           variance of ``x - y`` by that of x, over the features of a row
     ============= ==================================================================
 
+    `Minkowski(p)` and `Mahalanobis(...)` are distances with parameters.
+
     Args:
-        x: (M, D) rows; float16, bfloat16, float32 or float64, of any strides.
+        x: (M, D) rows; float16, bfloat16, float32 or float64, of any strides; with jaccard also
+            bool or uint8, without gradient.
         y: (N, D) rows of the same dtype and device; without it, those of x.
-        distance: one of the names above.
+        distance: one of the names above, a `Minkowski` or `Mahalanobis`, or a function of rows
+            (M, D) and (N, D) that returns (M, N) distances; a function runs as plain torch.
         normalize: divide each row by max(norm, 1e-12) first. Cosine does so by itself.
         impl: "fused" (the kernels), "reference" (plain torch), or "auto": the kernels where they
             exist, else plain torch with one warning that says why.
@@ -48,8 +57,15 @@ def pairwise_distances(
 
     Empty input: M = 0 or N = 0 gives an empty matrix; D = 0 gives distances of empty rows.
 
-    Gradient: to x and y, by difference; where a euclidean distance is 0, its subgradient 0; a row
-    shorter than 1e-12 gets 0 through normalize and cosine. Second derivatives: impl="reference".
+    Ties: gaps that are equally the largest (chebyshev) share the gradient evenly; where x = y, a
+    feature counts half for the minimum and half for the maximum (jaccard).
+
+    Gradient: to x and y, by difference; where a distance is 0, its subgradient 0; a row shorter
+    than 1e-12 gets 0 through normalize and cosine, as does snr of a query that is constant. Second
+    derivatives: impl="reference".
+
+    Reference: Yuan et al., Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric
+    Learning, arXiv 1904.02616, section 3 (snr).
 
     Memory: the result, and scratch of O((M + N) D).
 
@@ -64,9 +80,9 @@ def pairwise_distances(
         [-1.0, -4.0]
     """
     op = "pairwise_distances"
-    _validate.names(op, distance=distance)
+    _validate.distance(op, distance)
     _validate.flags(op, normalize=normalize)
-    _validate.pair(op, x, y)
-    if not _validate.use_fused(op, impl, x.device):
-        return reference.pairwise_distances(x, y, distance=distance, normalize=normalize)
-    return _autograd.pairwise(x, y, distance, normalize)
+    x, y, (measure, normalize) = two_sides(op, x, y, distance, normalize)
+    if not _validate.use_fused(op, impl, x.device, measure):
+        return reference.pairwise_distances(x, y, distance=measure, normalize=normalize)
+    return _autograd.pairwise(x, y, measure, normalize)

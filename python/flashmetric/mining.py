@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import _validate, reference
+from ._metrics import compared
 from ._mining import Schedulable, rule_of, triplets_of
 from ._names import Distance, Fallback, Impl, ListMining, Strategy
 from .reference import Triplets
@@ -79,7 +80,7 @@ def mine_triplets(
         generator: of distance_weighted and random: a generator on the CPU, from which one number is
             drawn; None = the default generator of torch, the only one that torch.compile traces.
             The triplets follow from that number on every device.
-        distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
+        distance: a name, an object or a function; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) before it is compared.
         ref_embeddings: (R, D) references to choose from. Without them the embeddings are the
             references, and no row is compared with itself.
@@ -136,14 +137,14 @@ def mine_triplets(
         *(n_negatives, generator),
     )
     _validate.word(op, "mining", mining, "list_mining")
-    _validate.names(op, distance=distance)
+    _validate.distance(op, distance)
     _validate.rule_words(op, options)
     _validate.flags(op, normalize=normalize)
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
-    rule = rule_of(op, options, None, embeddings)
-    if _validate.use_fused(op, impl, embeddings.device):
-        return triplets_of(op, given, rule, distance, normalize)
-    return reference.mining.list_triplets(given, rule, distance, normalize)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
+    rule = rule_of(op, options, None, given.embeddings)
+    if _validate.use_fused(op, impl, given.embeddings.device, measure):
+        return triplets_of(op, given, rule, measure, normalize)
+    return reference.mining.list_triplets(given, rule, measure, normalize)

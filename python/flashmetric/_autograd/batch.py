@@ -14,7 +14,7 @@ from flashmetric._labels import relation_of, signed
 from flashmetric.reference.mining import Comparison, Rule, Triplets
 
 from .formula import Formula, PairFormula, margin_of
-from .guard import by_input, finished, wanted_of
+from .guard import by_input, finished, scaled, wanted_of
 
 __all__ = [
     "apart",
@@ -160,8 +160,7 @@ class _BatchLoss(Function):
         options: tuple[Any, ...],
         request: tuple[list[bool], bool, str],
     ) -> tuple[Tensor, ...]:
-        run = getattr(_ops, kernel)
-        return tuple(run(query, ref, *tensors, None, *options, *request[:2]))
+        return tuple(_ops.forward(kernel, query, ref, *tensors, None, *options, *request[:2]))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -182,7 +181,7 @@ class _BatchLoss(Function):
             found = run(*rows, *kept, grad_loss, *ctx.options, needed, False)
             grads = by_input(found[1:], needed)
         else:
-            grads = [kept[i] * grad_loss if needed[i] else None for i in range(2)]
+            grads = [scaled(kept[i], grad_loss) if needed[i] else None for i in range(2)]
         return *finished(ctx.op, grads, rows), None, None, None, None
 
     @staticmethod

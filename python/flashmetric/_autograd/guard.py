@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from flashmetric._compat import apply_of
+from flashmetric._compat import apply_of, functorch_is_active, graph_is_kept, is_compiling
 
-__all__ = ["MaybeTensors", "by_input", "finished", "wanted_of"]
+__all__ = ["MaybeTensors", "by_input", "finished", "scaled", "wanted_of"]
 
 MaybeTensors = Sequence[Tensor | None]
 
@@ -57,6 +57,25 @@ def by_input(found: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | N
     """The tensors that were asked for, each in the place of its input."""
     remaining = iter(found)
     return [next(remaining) if want else None for want in wanted]
+
+
+def scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
+    """gradient * grad_loss: the same memory where the factor is 1 and nobody can ask again.
+
+    That is `loss.backward()`; the copy it saves is 3 % of a call at 4096 x 128. Only on the CPU,
+    where reading the factor waits for nothing.
+    """
+    if (
+        type(grad_loss) is not Tensor
+        or not grad_loss.is_cpu
+        or torch.is_grad_enabled()
+        or is_compiling()
+        or functorch_is_active()
+        or graph_is_kept()
+        or grad_loss.item() != 1
+    ):
+        return gradient * grad_loss
+    return gradient
 
 
 def finished(op: str, grads: list[Tensor | None], rows: MaybeTensors) -> Sequence[Tensor | None]:

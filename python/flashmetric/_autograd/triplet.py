@@ -13,7 +13,7 @@ from flashmetric._compat import apply_of
 from flashmetric._labels import relation_of, signed
 
 from .formula import Formula, margin_of
-from .guard import MaybeTensors, by_input, finished, wanted_of
+from .guard import MaybeTensors, by_input, finished, scaled, wanted_of
 
 __all__ = ["mined_triplet", "triplet"]
 
@@ -66,10 +66,10 @@ class _TripletLoss(Function):
     ) -> tuple[Tensor, ...]:
         rows, (wanted, with_stats, _) = (anchor_rows, positive_rows), request
         if rule:
-            return tuple(_ops.mined_triplet(*rows, *tensors, *rule, *formula, wanted, with_stats))
-        return tuple(
-            _ops.triplet(*rows, negative_rows, *tensors, None, *formula, wanted, with_stats)
-        )
+            options = (*rule, *formula, wanted, with_stats)
+            return tuple(_ops.forward("mined_triplet", *rows, *tensors, *options))
+        options = (None, *formula, wanted, with_stats)
+        return tuple(_ops.forward("triplet", *rows, negative_rows, *tensors, *options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -92,7 +92,7 @@ class _TripletLoss(Function):
             found = _ops.triplet(*rows, *kept, grad_loss, *ctx.formula, needed, False)
             grads = by_input(found[1:], needed)
         else:
-            grads = [kept[i] * grad_loss if needed[i] else None for i in range(3)]
+            grads = [scaled(kept[i], grad_loss) if needed[i] else None for i in range(3)]
         return *finished(ctx.op, grads, rows), None, None, None, None
 
     @staticmethod

@@ -103,17 +103,19 @@ def pairwise_backward(
     x = rows_of(x)
     other = x if y is None else rows_of(y)
 
-    def add(grad: Tensor, own: Tensor, other: Tensor, cotangent: Tensor) -> None:
-        factor = (cotangent.data_ptr(), *cotangent.stride())
+    def add(
+        grad: Tensor, own: Tensor, other: Tensor, cotangent: Tensor, *, swapped: bool = False
+    ) -> None:
+        factor = (swapped, cotangent.data_ptr(), *cotangent.stride())
         arguments = (distance, normalize, *numbers_of(own, other), *factor, grad.data_ptr())
         run((_C.pairwise_backward, arguments, None))
 
     if wanted[0]:
         add(grads[0], x, other, cotangent)
     if y is None:  # the columns are the same rows: their share goes to the same gradient
-        add(grads[0], x, x, cotangent.T)
+        add(grads[0], x, x, cotangent.T, swapped=True)
     elif wanted[1]:
-        add(grads[-1], other, x, cotangent.T)
+        add(grads[-1], other, x, cotangent.T, swapped=True)
     return grads
 
 

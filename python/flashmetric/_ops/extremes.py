@@ -50,6 +50,7 @@ def apart(
 ) -> Tensor:
     """(B,) int64: the nearest to the negative, of another class than both, or -1."""
     refs = query if ref is None else ref
+    found = torch.full_like(negative, -1)
     anchor = (negative >= 0).nonzero().squeeze(1)
     near, back = negative[anchor], torch.arange(anchor.shape[0])
     own = None if self_index is None else self_index[anchor]
@@ -66,6 +67,13 @@ def apart(
         if ref_labels is not None:
             of_refs, kept = compared(ref_labels, relation, ignore_label)
         pairs = torch.stack((near, keys[anchor]), 1)
+        if ref is None:
+            # What is nearest to the negative, of another class than its own, is known already, and
+            # mostly of another class than the anchor's as well.
+            after = negative[near]
+            settled = (after >= 0) & (keys[after] != pairs[:, 1])
+            found = found.index_copy(0, anchor[settled], after[settled])
+            anchor, pairs = anchor[~settled], pairs[~settled]
         if own is None:  # anchors of one class often share their negative
             pairs, back = pairs.unique(dim=0, return_inverse=True)
         near = pairs[:, 0]
@@ -74,8 +82,7 @@ def apart(
             rows = kept.nonzero().squeeze(1)
             own = None if own is None else _places(rows, own, refs.shape[0])
             of_refs = of_refs[rows]
-    found = torch.full_like(negative, -1)
-    if not rows.shape[0]:
+    if not rows.shape[0] or not near.shape[0]:
         return found
     candidates = refs if rows.shape[0] == refs.shape[0] else refs[rows]
     sides = (known, of_refs, own, relation, None)

@@ -17,9 +17,11 @@ from .calls import comparison_of, numbers_of, pointers, rows_of, run, triplet_ca
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
     from flashmetric import _C
 
-# Triplets listed at a time: 24 MiB of indices, in which the 3 x 4096 semi-hard triplets of a usual
-# batch fit 80 times. An anchor that forms more triplets by itself raises it.
+# Triplets listed at a time: 24 MiB of indices. An anchor that forms more by itself raises it.
 _PART = 2**20
+# Memory for so many per anchor is tried first: 3 are usual, and what goes back to the system costs
+# a page fault for every page when it is asked for again.
+_FEW = 8
 
 _NOTHING = torch.empty(0, dtype=torch.int64)
 
@@ -39,13 +41,17 @@ def parts(query: Tensor, ref: Tensor | None, *options: Any) -> Iterator[tuple[Pa
     moved = float(hardness) if hardness is not None else moved
     numbers = (drop, moved, *strategies, draws, margin, *pointers(margins), step)
     numbers = (*numbers, 0 if seed is None else int(seed), uncovered)
-    begin, capacity, n = 0, _PART, query.shape[0]
+    begin, n = 0, query.shape[0]
+    capacity = min(_PART, _FEW * n)
     found = torch.zeros(3, dtype=torch.int64)
     while begin < n:
         lists = tuple(torch.empty(capacity, dtype=torch.int64) for _ in range(3))
         window = (begin, capacity, *pointers(*lists), found.data_ptr())
         run((_C.list_triplets, (mining, *arguments, *numbers, *window), (alive, rows)))
         count, end, needed = found.tolist()
+        if capacity < _PART and end < n:
+            capacity = max(_PART, needed)
+            continue
         if end > begin:
             yield tuple(each[:count] for each in lists), end == n  # type: ignore[misc]
         begin, capacity = end, max(_PART, needed)
@@ -83,9 +89,7 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
         if reduction == "none":
             terms, found[0] = found[0], query.new_zeros(query.shape[0], dtype=found[0].dtype)
             found[0].index_add_(0, anchor, terms)
-        listed = anchor[negative >= 0]
-        anchors = int((listed[1:] != listed[:-1]).sum()) + min(1, listed.shape[0])
-        return _Sum(found, totals, anchors, with_stats)
+        return _Sum(found, totals, _anchors_of(part) if with_stats else 0, with_stats)
 
     lists = parts(query, ref, *comparison, *rule[:3], distance, normalize, *rule[3:])
     part, last = next(lists, ((_NOTHING,) * 3, True))
@@ -96,6 +100,13 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
         total.add(evaluate(part, "none" if reduction == "none" else "sum"))
     total.divide(reduction)
     return total.outputs()
+
+
+def _anchors_of(part: Part) -> int:
+    """How many anchors have triplets."""
+    anchor, _, negative = part
+    listed = anchor[negative >= 0]
+    return int((listed[1:] != listed[:-1]).sum()) + min(1, listed.shape[0])
 
 
 class _Sum:

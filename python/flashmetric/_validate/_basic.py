@@ -46,7 +46,7 @@ def word(op: str, argument: str, value: Any, kind: str) -> None:
         raise error(ValueError, op, f"{argument} must be one of {known}; got {value!r}.")
 
 
-def not_dot(op: str, distance: str) -> None:
+def not_dot(op: str, distance: Any) -> None:
     """For losses whose margins are measured from 0."""
     if distance == "dot":
         raise error(ValueError, op, "distance must be one that is 0 on equal rows; got 'dot'.")

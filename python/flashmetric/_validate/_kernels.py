@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 
@@ -14,13 +15,15 @@ from ._basic import error, names
 _warned: set[str] = set()
 
 
-def use_fused(op: str, impl: str, device: torch.device) -> bool:
+def use_fused(op: str, impl: str, device: torch.device, distance: Any = "") -> bool:
     """Whether the kernels run; if they should and cannot, an error, or once a warning."""
     if impl != "auto":
         names(op, impl=impl)
     if impl == "reference":
         return False
     reason = _ops.why_not_fused(device)
+    if not isinstance(distance, str):
+        reason = "there are no kernels for a distance that is a function"
     if not reason:
         return True
     if impl == "fused":

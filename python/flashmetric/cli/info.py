@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import flashmetric
-from flashmetric.cli import machine
+from flashmetric.cli import machine, ranking
 
 __all__ = ["DESCRIPTION", "add_arguments", "collect", "run"]
 
@@ -49,6 +49,7 @@ def collect() -> dict[str, Any]:
         },
         "cpu": {"name": machine.cpu_name(), "cores": machine.usable_cores()},
         "isa": machine.isa_facts(),
+        "ranking": ranking.unit(machine.isa_facts()),
         "threads": torch.get_num_threads(),
         "openmp": machine.openmp_runtimes(),
         "cuda": machine.cuda_facts(),
@@ -101,6 +102,7 @@ def describe(facts: dict[str, Any]) -> str:
         ("CPU", f"{facts['cpu']['name']}, {facts['cpu']['cores']} logical cores usable"),
         ("ISA in use", f"{isa['in_use'] or 'none'}: {isa['why']}"),
         ("ISAs compiled", compiled or "none"),
+        ("float32 ranks in", f"{facts['ranking']['unit']}: {facts['ranking']['why']}"),
         ("threads", f"{facts['threads']} (torch.get_num_threads())"),
         ("OpenMP", ", ".join(facts["openmp"]) or "none found"),
         ("CUDA in binary", ", ".join(cuda["binary_archs"]) if cuda["in_binary"] else "no"),
@@ -109,5 +111,5 @@ def describe(facts: dict[str, Any]) -> str:
         ('impl="auto"', f"{facts['auto']['cpu']}: {facts['auto']['why']}"),
         ("build", ", ".join(f"{key} {value}" for key, value in facts["build"].items()) or "none"),
     ]
-    lines = [f"{name:15} {text}" for name, text in rows]
+    lines = [f"{name:16} {text}" for name, text in rows]
     return "\n".join([*lines, *(f"WARNING: {text}" for text in facts["warnings"])])

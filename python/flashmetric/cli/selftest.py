@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from flashmetric import Triplets, functional, reference
-from flashmetric._names import Distance, Impl
+from flashmetric._names import DistanceName, Impl
 from flashmetric._progress import Progress
-from flashmetric.cli import machine
+from flashmetric.cli import machine, ranking
 from flashmetric.cli.table import text_table
 
 __all__ = ["DESCRIPTION", "Outcome", "add_arguments", "check", "run"]
@@ -38,12 +38,12 @@ the kernel's dtype decides), and one thread must give the same bits as all of th
 The exit status is 1 if anything fails: please report it with `python -m flashmetric info`.
 """
 
-DISTANCES: tuple[Distance, ...] = ("euclidean", "sqeuclidean", "cosine", "dot")
+DISTANCES: tuple[DistanceName, ...] = ("euclidean", "sqeuclidean", "cosine", "dot")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Below, at and above a vector register and a block of rows, with a tail in both directions.
 SIZES = ((9, 3), (97, 33), (260, 64))
 
-Call = Callable[[Tensor, Distance, Impl], Tensor]
+Call = Callable[[Tensor, DistanceName, Impl], Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         rows = [{**asdict(outcome), "passed": outcome.passed} for outcome in outcomes]
         print(json.dumps({"passed": not failed, "seconds": seconds, "outcomes": rows}, indent=1))
     else:
-        print(describe(outcomes, kernels))
+        print(describe(outcomes, kernels), *ranking.lines(kernels), sep="\n")
         verdict = f"FAILED: {len(failed)} of {len(outcomes)}" if failed else "passed"
         print(f"\nselftest {verdict}, {len(outcomes)} combinations in {seconds:.1f} s")
     return 1 if failed else 0
@@ -99,7 +99,7 @@ def run_all(kernels: Any) -> Iterator[Outcome]:
                         bar.step(f"{isa} {dtype} {distance}")
 
 
-def check(isa: str, dtype: torch.dtype, distance: Distance) -> Outcome:
+def check(isa: str, dtype: torch.dtype, distance: DistanceName) -> Outcome:
     """Every case at every size, on the instruction set in use."""
     errors: list[tuple[float, str]] = []
     choices = near_ties = wrong = 0
@@ -135,17 +135,17 @@ def labels_of(rows: Tensor) -> Tensor:
     return torch.arange(len(rows)) * 7 % max(1, len(rows) // 3)
 
 
-def _hinge(rows: Tensor, distance: Distance, impl: Impl) -> Tensor:
+def _hinge(rows: Tensor, distance: DistanceName, impl: Impl) -> Tensor:
     return functional.triplet_loss(rows, labels_of(rows), distance=distance, impl=impl)
 
 
-def _soft(rows: Tensor, distance: Distance, impl: Impl) -> Tensor:
+def _soft(rows: Tensor, distance: DistanceName, impl: Impl) -> Tensor:
     return functional.triplet_loss(
         rows, labels_of(rows), distance=distance, soft_margin=True, normalize=True, impl=impl
     )
 
 
-def _references(rows: Tensor, distance: Distance, impl: Impl) -> Tensor:
+def _references(rows: Tensor, distance: DistanceName, impl: Impl) -> Tensor:
     half = len(rows) // 2
     labels = labels_of(rows)
     return functional.triplet_loss(
@@ -160,14 +160,14 @@ def _references(rows: Tensor, distance: Distance, impl: Impl) -> Tensor:
     )
 
 
-def _given(rows: Tensor, distance: Distance, impl: Impl) -> Tensor:
+def _given(rows: Tensor, distance: DistanceName, impl: Impl) -> Tensor:
     anchor, positive, negative = rows, rows.roll(1, 0), rows.roll(2, 0)
     return functional.triplet_margin_loss(
         anchor, positive, negative, distance=distance, swap=True, impl=impl
     )
 
 
-def _pairwise(rows: Tensor, distance: Distance, impl: Impl) -> Tensor:
+def _pairwise(rows: Tensor, distance: DistanceName, impl: Impl) -> Tensor:
     return functional.pairwise_distances(rows[: len(rows) // 2], rows, distance=distance, impl=impl)
 
 
@@ -180,7 +180,7 @@ CASES: dict[str, Call] = {
 }
 
 
-def error_of(name: str, rows: Tensor, distance: Distance) -> float:
+def error_of(name: str, rows: Tensor, distance: DistanceName) -> float:
     """Worst error of value and gradient, as a fraction of what the rule allows."""
     ours = value_and_gradient(CASES[name], rows, distance, "fused")
     return max(map(fraction, ours, *expected(name, rows, distance)))
@@ -188,7 +188,7 @@ def error_of(name: str, rows: Tensor, distance: Distance) -> float:
 
 @cache
 def expected(
-    name: str, rows: Tensor, distance: Distance
+    name: str, rows: Tensor, distance: DistanceName
 ) -> tuple[tuple[Tensor, ...], tuple[float, ...]]:
     """(truth, allowed error) of value and gradient; the same for every instruction set."""
     truth = value_and_gradient(CASES[name], rows.double(), distance, "reference")
@@ -204,7 +204,7 @@ def expected(
 
 
 def ulp(values: Tensor, dtype: torch.dtype) -> float:
-    """Distance between neighbouring numbers of `dtype` at the largest of these."""
+    """DistanceName between neighbouring numbers of `dtype` at the largest of these."""
     info = torch.finfo(dtype)
     largest = max(float(values.abs().max()), info.smallest_normal)
     return info.eps * 2.0 ** math.floor(math.log2(largest))
@@ -216,7 +216,7 @@ def fraction(ours: Tensor, truth: Tensor, allowed: float) -> float:
 
 
 def value_and_gradient(
-    call: Call, rows: Tensor, distance: Distance, impl: Impl
+    call: Call, rows: Tensor, distance: DistanceName, impl: Impl
 ) -> tuple[Tensor, Tensor]:
     rows = rows.detach().clone().requires_grad_()
     value = call(rows, distance, impl)
@@ -226,7 +226,7 @@ def value_and_gradient(
     return value.detach(), gradient
 
 
-def thread_count_is_irrelevant(rows: Tensor, distance: Distance) -> bool:
+def thread_count_is_irrelevant(rows: Tensor, distance: DistanceName) -> bool:
     threads = torch.get_num_threads()
     many = value_and_gradient(_hinge, rows, distance, "fused")
     torch.set_num_threads(1)
@@ -237,7 +237,7 @@ def thread_count_is_irrelevant(rows: Tensor, distance: Distance) -> bool:
     return all(map(torch.equal, one, many))
 
 
-def compare_choices(rows: Tensor, distance: Distance) -> tuple[int, int, int]:
+def compare_choices(rows: Tensor, distance: DistanceName) -> tuple[int, int, int]:
     """(choices, those that differ at a near-tie, those that are wrong)."""
     truth, keys, slack = expected_choices(rows, distance)
     ours = functional.mine_triplets(rows, labels_of(rows), distance=distance, impl="fused")
@@ -253,7 +253,7 @@ def compare_choices(rows: Tensor, distance: Distance) -> tuple[int, int, int]:
 
 
 @cache
-def expected_choices(rows: Tensor, distance: Distance) -> tuple[Triplets, Tensor, float]:
+def expected_choices(rows: Tensor, distance: DistanceName) -> tuple[Triplets, Tensor, float]:
     """The choices of the float64 keys, the keys, and how near two of them are a near-tie."""
     truth = functional.mine_triplets(rows, labels_of(rows), distance=distance, impl="reference")
     computed = torch.float64 if rows.dtype == torch.float64 else torch.float32

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from torch import Tensor
 
 from flashmetric import _autograd, _validate, reference
+from flashmetric._metrics import compared
 from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, PairReduction
 from flashmetric.reference import Stats
@@ -97,8 +98,8 @@ def contrastive_loss(
         pos_margin: how near positives are pulled; likewise.
         power: 1 or 2, of the named distance: with "sqeuclidean" 2 is its square.
         half: halve every value.
-        distance: "euclidean", "sqeuclidean" or "cosine"; see `pairwise_distances`. Not "dot", which
-            has no 0 to measure margins from.
+        distance: a name, an object or a function; see `pairwise_distances`. Not "dot", which has no
+            0 to measure margins from.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         ref_embeddings: (R, D) references to pair with. Without them the embeddings are the
             references, and no row is paired with itself.
@@ -154,7 +155,7 @@ def contrastive_loss(
         [-4.0, 4.5, -0.5]
     """
     op = "contrastive_loss"
-    _validate.names(op, distance=distance)
+    _validate.distance(op, distance)
     _validate.not_dot(op, distance)
     _validate.word(op, "reduction", reduction, "pair_reduction")
     _validate.power(op, power)
@@ -162,14 +163,15 @@ def contrastive_loss(
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
+    embeddings = given.embeddings
     margin, pos_margin = current(margin), current(pos_margin)
     _validate.number(op, "margin", margin, embeddings)
     _validate.number(op, "pos_margin", pos_margin, embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device):
+    if _validate.use_fused(op, impl, embeddings.device, measure):
         formula = _autograd.PairFormula(
-            *(margin, pos_margin, power, half, weights, distance, normalize, reduction),
+            *(margin, pos_margin, power, half, weights, measure, normalize, reduction),
             with_stats=return_stats,
         )
         loss, numbers = _autograd.contrastive(op, given, formula)
@@ -180,7 +182,7 @@ def contrastive_loss(
         pos_margin=pos_margin,
         power=power,
         half=half,
-        distance=distance,
+        distance=measure,
         normalize=normalize,
         weights=weights,
         reduction=reduction,
@@ -221,7 +223,8 @@ class ContrastiveLoss(BatchLoss):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        _validate.names(name, distance=distance, impl=impl)
+        _validate.names(name, impl=impl)
+        _validate.distance(name, distance)
         _validate.not_dot(name, distance)
         _validate.word(name, "reduction", reduction, "pair_reduction")
         _validate.power(name, power)

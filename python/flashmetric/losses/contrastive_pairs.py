@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _validate, reference
+from flashmetric._metrics import Given, given_rows
 from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, Reduction
 
@@ -54,8 +55,8 @@ def contrastive_pairs_loss(
         pos_margin: how near similar rows are pulled; likewise.
         power: 1 or 2, of the named distance: with "sqeuclidean" 2 is its square.
         half: halve every value.
-        distance: "euclidean", "sqeuclidean" or "cosine"; see `pairwise_distances`. Not "dot", which
-            has no 0 to measure margins from.
+        distance: a name, an object or a function; see `pairwise_distances`. Not "dot", which has no
+            0 to measure margins from.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         weights: (T,) factors of the terms.
         reduction: "mean" = sum of terms / sum of weights, over all pairs; "mean_active" divides by
@@ -101,18 +102,21 @@ def contrastive_pairs_loss(
         [4.0, 0.25]
     """
     op = "contrastive_pairs_loss"
-    _validate.names(op, distance=distance, reduction=reduction)
+    _validate.names(op, reduction=reduction)
+    _validate.distance(op, distance)
     _validate.not_dot(op, distance)
     _validate.power(op, power)
     _validate.flags(op, half=half, normalize=normalize)
-    _validate.given(op, embeddings, ref_embeddings, x1=x1, x2=x2)
+    sides: Given = ({"x1": x1, "x2": x2}, embeddings, ref_embeddings)
+    sides, (measure, normalize) = given_rows(op, sides, distance, normalize)
+    (x1, x2), (_, embeddings, ref_embeddings) = sides[0].values(), sides
     rows = x1 if embeddings is None else embeddings
     _validate.similar(op, similar, x1.shape[0], rows)
     margin, pos_margin = current(margin), current(pos_margin)
     _validate.number(op, "margin", margin, rows)
     _validate.number(op, "pos_margin", pos_margin, rows)
     _validate.weights(op, weights, x1.shape[0], rows)
-    if not _validate.use_fused(op, impl, rows.device):
+    if not _validate.use_fused(op, impl, rows.device, measure):
         return reference.contrastive_pairs_loss(
             *(x1, x2, similar),
             embeddings=embeddings,
@@ -121,13 +125,13 @@ def contrastive_pairs_loss(
             pos_margin=pos_margin,
             power=power,
             half=half,
-            distance=distance,
+            distance=measure,
             normalize=normalize,
             weights=weights,
             reduction=reduction,
         )
     first, second = given_sides((x1, x2), embeddings, ref_embeddings)
-    found = distances(op, first, second, (distance, normalize))
+    found = distances(op, first, second, (measure, normalize))
     near, far = (at_anchors(each, None, found.dtype) for each in (pos_margin, margin))
     excess = torch.where(similar != 0, found - near, far - found).relu()
     value = excess if power == 1 else excess * excess
@@ -165,7 +169,8 @@ class ContrastivePairsLoss(LossModule):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        _validate.names(name, distance=distance, reduction=reduction, impl=impl)
+        _validate.names(name, reduction=reduction, impl=impl)
+        _validate.distance(name, distance)
         _validate.not_dot(name, distance)
         _validate.power(name, power)
         super().__init__(

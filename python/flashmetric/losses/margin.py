@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _autograd, _validate
+from flashmetric._metrics import compared
 from flashmetric._mining import Number, Schedulable, current, rule_of, triplets_of
 from flashmetric._names import Distance, Fallback, Impl, ListMining, Reduction, Strategy
 from flashmetric.reference import Stats
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["margin_loss"]
 
-Metric = tuple[Distance, bool]
+Metric = tuple[str, bool]
 
 
 class _Options(RuleKeywords, ComparisonKeywords, total=False):
@@ -113,7 +114,7 @@ def margin_loss(
         negative_mining: of easy_hard.
         n_negatives: of random.
         generator: of distance_weighted and random.
-        distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
+        distance: a name, an object or a function; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         ref_embeddings: (R, D) references to choose from. Without them the embeddings are the
             references, and no row is compared with itself.
@@ -176,30 +177,32 @@ def margin_loss(
         *(n_negatives, generator),
     )
     _validate.word(op, "mining", mining, "list_mining")
-    _validate.names(op, distance=distance, reduction=reduction)
+    _validate.names(op, reduction=reduction)
+    _validate.distance(op, distance)
     _validate.rule_words(op, options)
     _validate.flags(op, normalize=normalize, return_stats=return_stats)
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
+    embeddings = given.embeddings
     beta, margin = current(beta), current(margin)
     _validate.number(op, "beta", beta, embeddings, embeddings.shape[0], grad=True)
     _validate.number(op, "margin", margin, embeddings, embeddings.shape[0])
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
     rule = rule_of(op, options, margin, embeddings)
-    if not _validate.use_fused(op, impl, embeddings.device):
-        choice = (rule, distance, normalize)
+    if not _validate.use_fused(op, impl, embeddings.device, measure):
+        choice = (rule, measure, normalize)
         loss, stats = boundary_loss(given, choice, (beta, margin), (weights, reduction))
         return (loss, stats) if return_stats else loss
-    terms, dist_ap, dist_an = _mined(op, given, rule, (beta, margin), (distance, normalize))
+    terms, dist_ap, dist_an = _mined(op, given, rule, (beta, margin), (measure, normalize))
     loss = terms.reduce(weights, reduction)
     if not return_stats:
         return loss
     stats = terms.stats(dist_ap, dist_an, embeddings)
     if rule.name in SETS:
         stats = stats._replace(
-            **_distances_of_pairs(op, given, rule, (distance, normalize), loss.dtype)
+            **_distances_of_pairs(op, given, rule, (measure, normalize), loss.dtype)
         )
     return loss, stats
 

@@ -67,7 +67,8 @@ class MarginLoss(BatchLoss):
     ) -> None:
         name = type(self).__name__
         _validate.word(name, "mining", mining, "list_mining")
-        _validate.names(name, distance=distance, reduction=reduction, impl=impl)
+        _validate.names(name, reduction=reduction, impl=impl)
+        _validate.distance(name, distance)
         rule = {
             "mining": mining,
             "fallback": fallback,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from torch import Tensor
 
 from flashmetric import _autograd, _validate, reference
+from flashmetric._metrics import compared
 from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, OnlineReduction
 from flashmetric.reference import Stats
@@ -90,8 +91,8 @@ def online_contrastive_loss(
             member, where two rows are of one class if they share at least one.
         margin: how far negatives are pushed, in the unit of the distance: a finite number, a 0-dim
             tensor, or a callable that gives one of these on every call.
-        distance: "euclidean", "sqeuclidean" or "cosine"; see `pairwise_distances`. Not "dot", which
-            has no 0 to measure margins from.
+        distance: a name, an object or a function; see `pairwise_distances`. Not "dot", which has no
+            0 to measure margins from.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         ref_embeddings: (R, D) references to pair with. Without them the embeddings are the
             references, and no row is paired with itself.
@@ -143,20 +144,21 @@ def online_contrastive_loss(
         [4.0, 4.3125, 0.25, 0.0625]
     """
     op = "online_contrastive_loss"
-    _validate.names(op, distance=distance)
+    _validate.distance(op, distance)
     _validate.not_dot(op, distance)
     _validate.word(op, "reduction", reduction, "online_reduction")
     _validate.flags(op, normalize=normalize, return_stats=return_stats)
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
+    embeddings = given.embeddings
     margin = current(margin)
     _validate.number(op, "margin", margin, embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device):
+    if _validate.use_fused(op, impl, embeddings.device, measure):
         formula = _autograd.PairFormula(
-            *(margin, 0.0, 2, False, weights, distance, normalize, reduction),
+            *(margin, 0.0, 2, False, weights, measure, normalize, reduction),
             with_stats=return_stats,
         )
         loss, numbers = _autograd.online_contrastive(op, given, formula)
@@ -164,7 +166,7 @@ def online_contrastive_loss(
     return reference.online_contrastive_loss(
         **given._asdict(),
         margin=margin,
-        distance=distance,
+        distance=measure,
         normalize=normalize,
         weights=weights,
         reduction=reduction,
@@ -201,7 +203,8 @@ class OnlineContrastiveLoss(BatchLoss):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        _validate.names(name, distance=distance, impl=impl)
+        _validate.names(name, impl=impl)
+        _validate.distance(name, distance)
         _validate.not_dot(name, distance)
         _validate.word(name, "reduction", reduction, "online_reduction")
         super().__init__(

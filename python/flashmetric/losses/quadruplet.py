@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _autograd, _validate, reference
+from flashmetric._metrics import compared
 from flashmetric._mining import Number, Schedulable, current, hardest
 from flashmetric._names import Distance, Impl, Reduction
 from flashmetric.reference import Stats
@@ -148,30 +149,32 @@ def quadruplet_loss(
         [0.5, 2.5, 0.0, 0.0]
     """
     op = "quadruplet_loss"
-    _validate.names(op, distance=distance, reduction=reduction)
+    _validate.names(op, reduction=reduction)
+    _validate.distance(op, distance)
     _validate.not_dot(op, distance)
     _validate.flags(op, normalize=normalize, return_stats=return_stats)
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
+    embeddings = given.embeddings
     _validate.no_mask_of_references(op, given)
     margin1, margin2 = current(margin1), current(margin2)
     _validate.number(op, "margin1", margin1, embeddings, embeddings.shape[0])
     _validate.number(op, "margin2", margin2, embeddings, embeddings.shape[0])
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if not _validate.use_fused(op, impl, embeddings.device):
+    if not _validate.use_fused(op, impl, embeddings.device, measure):
         return reference.quadruplet_loss(
             **given._asdict(),
             margin1=margin1,
             margin2=margin2,
-            distance=distance,
+            distance=measure,
             normalize=normalize,
             weights=weights,
             reduction=reduction,
             return_stats=return_stats,
         )
-    terms, dist_ap, dist_an = _mined(op, given, (margin1, margin2), (distance, normalize))
+    terms, dist_ap, dist_an = _mined(op, given, (margin1, margin2), (measure, normalize))
     loss = terms.reduce(weights, reduction)
     return (loss, terms.stats(dist_ap, dist_an, embeddings)) if return_stats else loss
 
@@ -180,15 +183,20 @@ def _mined(
     op: str, given: Comparison, margins: tuple[Number, Number], metric: tuple[str, bool]
 ) -> tuple[Terms, Tensor, Tensor]:
     """The terms of every row of the embeddings, and its d_ap and d_an1, by the kernels."""
-    chosen = hardest(given, *metric)
-    valid = (chosen[0] >= 0) & (chosen[1] >= 0)
-    positive, first = (torch.where(valid, each, -1) for each in chosen)
-    second = _autograd.apart(op, given, first, *metric)
+    positive, nearest = hardest(given, *metric)
+    valid = (positive >= 0) & (nearest >= 0)
+    second = _autograd.apart(op, given, nearest, *metric)
+    positive, first, second = (torch.where(valid, each, -1) for each in (positive, nearest, second))
     x = widened(given.embeddings)
-    refs = x if given.ref_embeddings is None else widened(given.ref_embeddings)
-    dist_ap = distances(op, (x, None), (refs, positive), metric)
-    dist_an = distances(op, (x, None), (refs, first), metric)
-    dist_nn = distances(op, (refs, first), (refs, second), metric)
+    if given.ref_embeddings is None:  # one set of rows, and one gradient
+        rows = torch.arange(x.shape[0], device=x.device)
+        ends = torch.cat((rows, rows, first)), torch.cat((positive, first, second))
+        dist_ap, dist_an, dist_nn = distances(op, (x, ends[0]), (x, ends[1]), metric).chunk(3)
+    else:
+        refs = widened(given.ref_embeddings)
+        dist_ap = distances(op, (x, None), (refs, positive), metric)
+        dist_an = distances(op, (x, None), (refs, first), metric)
+        dist_nn = distances(op, (refs, first), (refs, second), metric)
     value = quadruplet_value((dist_ap, dist_an, dist_nn), margins, second >= 0)
     value = torch.where(valid, value, 0)
     return Terms(value, valid, active(value), value.shape[0]), dist_ap, dist_an
@@ -224,7 +232,8 @@ class QuadrupletLoss(BatchLoss):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        _validate.names(name, distance=distance, reduction=reduction, impl=impl)
+        _validate.names(name, reduction=reduction, impl=impl)
+        _validate.distance(name, distance)
         _validate.not_dot(name, distance)
         super().__init__(
             margin1=margin1,

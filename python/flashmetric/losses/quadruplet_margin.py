@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _validate, reference
+from flashmetric._metrics import Given, given_rows
 from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, Reduction
 
@@ -93,31 +94,34 @@ def quadruplet_margin_loss(
         2.5
     """
     op = "quadruplet_margin_loss"
-    _validate.names(op, distance=distance, reduction=reduction)
+    _validate.names(op, reduction=reduction)
+    _validate.distance(op, distance)
     _validate.not_dot(op, distance)
     _validate.flags(op, normalize=normalize)
-    roles = {"positive": positive, "negative1": negative1, "negative2": negative2}
-    _validate.given(op, embeddings, ref_embeddings, anchor=anchor, **roles)
+    roles = {"anchor": anchor, "positive": positive, "negative1": negative1, "negative2": negative2}
+    given: Given = (roles, embeddings, ref_embeddings)
+    given, (measure, normalize) = given_rows(op, given, distance, normalize)
+    sides, (_, embeddings, ref_embeddings) = tuple(given[0].values()), given
+    anchor = sides[0]
     rows, n = anchor if embeddings is None else embeddings, anchor.shape[0]
     margin1, margin2 = current(margin1), current(margin2)
     _validate.number(op, "margin1", margin1, rows, n)
     _validate.number(op, "margin2", margin2, rows, n)
     _validate.weights(op, weights, n, rows)
-    if not _validate.use_fused(op, impl, rows.device):
+    if not _validate.use_fused(op, impl, rows.device, measure):
         return reference.quadruplet_margin_loss(
-            *(anchor, positive, negative1, negative2),
+            *sides,
             embeddings=embeddings,
             ref_embeddings=ref_embeddings,
             margin1=margin1,
             margin2=margin2,
-            distance=distance,
+            distance=measure,
             normalize=normalize,
             weights=weights,
             reduction=reduction,
         )
-    sides = (anchor, positive, negative1, negative2)
     a, p, n1, n2 = given_sides(sides, embeddings, ref_embeddings)
-    pairs, metric = ((a, p), (a, n1), (n1, n2)), (distance, normalize)
+    pairs, metric = ((a, p), (a, n1), (n1, n2)), (measure, normalize)
     dist_ap, dist_an, dist_nn = (distances(op, *pair, metric) for pair in pairs)
     value = quadruplet_value((dist_ap, dist_an, dist_nn), (margin1, margin2))
     every = torch.ones_like(value, dtype=torch.bool)
@@ -150,7 +154,8 @@ class QuadrupletMarginLoss(LossModule):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        _validate.names(name, distance=distance, reduction=reduction, impl=impl)
+        _validate.names(name, reduction=reduction, impl=impl)
+        _validate.distance(name, distance)
         _validate.not_dot(name, distance)
         super().__init__(
             margin1=margin1,

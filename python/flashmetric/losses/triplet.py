@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _autograd, _validate
+from flashmetric._metrics import compared
 from flashmetric._mining import Schedulable, current, rule_of
 from flashmetric._names import Distance, Fallback, Impl, Invalid, Mining, Reduction, Strategy
 from flashmetric.reference import Stats
@@ -124,7 +125,7 @@ def triplet_loss(
         generator: of distance_weighted and random.
         temperature: of soft: a number above 0, in the unit of the distance.
         detach_weights: of soft: no gradient through the softmax weights.
-        distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
+        distance: a name, an object or a function; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         soft_margin: softplus instead of the hinge.
         ref_embeddings: (R, D) references to choose from. Without them the embeddings are the
@@ -198,7 +199,8 @@ def triplet_loss(
         *(mining, fallback, hardness, mining_margin, positive_mining, negative_mining),
         *(n_negatives, generator, temperature, detach_weights),
     )
-    _validate.names(op, mining=mining, distance=distance, invalid=invalid, reduction=reduction)
+    _validate.names(op, mining=mining, invalid=invalid, reduction=reduction)
+    _validate.distance(op, distance)
     _validate.rule_words(op, options)
     _validate.counts_invalid(op, invalid, mining)
     _validate.flags(op, normalize=normalize, soft_margin=soft_margin, return_stats=return_stats)
@@ -206,17 +208,18 @@ def triplet_loss(
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
-    _validate.comparison(op, given)
+    given, (measure, normalize) = compared(op, given, distance, normalize)
+    embeddings = given.embeddings
     margin = current(margin)
     _validate.number(op, "margin", margin, embeddings, embeddings.shape[0], optional=True)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
     terms = Formula(margin, soft_margin, weights, reduction)
     rule = rule_of(op, options, terms.resolved_margin, embeddings)
-    if not _validate.use_fused(op, impl, embeddings.device):
-        loss, stats = mined_loss(given, (rule, distance, normalize), terms, invalid)
+    if not _validate.use_fused(op, impl, embeddings.device, measure):
+        loss, stats = mined_loss(given, (rule, measure, normalize), terms, invalid)
         return (loss, stats) if return_stats else loss
     formula = _autograd.Formula(
-        *(margin, weights, distance, normalize, soft_margin),
+        *(margin, weights, measure, normalize, soft_margin),
         swap=False,
         count_invalid=invalid == "count",
         reduction=reduction,

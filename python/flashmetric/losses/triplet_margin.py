@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, overload
 from torch import Tensor
 
 from flashmetric import _autograd, _validate, reference
+from flashmetric._metrics import Given, given_rows
 from flashmetric._mining import Schedulable, current
 from flashmetric._names import Distance, Impl, Reduction
 from flashmetric.reference import Stats
@@ -100,7 +101,7 @@ def triplet_margin_loss(
         margin: in the unit of the distance: a finite number, a 0-dim tensor, (T,) one per triplet,
             or a callable that gives one of these on every call. None = 1 for the hinge, 0 for
             softplus.
-        distance: "euclidean", "sqeuclidean", "cosine" or "dot"; see `pairwise_distances`.
+        distance: a name, an object or a function; see `pairwise_distances`.
         normalize: divide each row by max(norm, 1e-12) first, with gradient.
         swap: compare the positive with the negative too (Balntas et al. 2016).
         soft_margin: softplus instead of the hinge.
@@ -149,21 +150,23 @@ def triplet_margin_loss(
         2.0
     """
     op = "triplet_margin_loss"
-    _validate.names(op, distance=distance, reduction=reduction)
+    _validate.names(op, reduction=reduction)
+    _validate.distance(op, distance)
     _validate.flags(op, normalize=normalize, swap=swap, soft_margin=soft_margin)
     _validate.flags(op, return_stats=return_stats)
-    triplets = (anchor, positive, negative)
-    _validate.given(
-        op, embeddings, ref_embeddings, anchor=anchor, positive=positive, negative=negative
-    )
+    roles = {"anchor": anchor, "positive": positive, "negative": negative}
+    sides: Given = (roles, embeddings, ref_embeddings)
+    sides, (measure, normalize) = given_rows(op, sides, distance, normalize)
+    triplets, (_, embeddings, ref_embeddings) = tuple(sides[0].values()), sides
+    anchor = triplets[0]
     rows = anchor if embeddings is None else embeddings
     margin = current(margin)
     _validate.number(op, "margin", margin, rows, anchor.shape[0], optional=True)
     _validate.weights(op, weights, anchor.shape[0], rows)
-    if _validate.use_fused(op, impl, rows.device):
+    if _validate.use_fused(op, impl, rows.device, measure):
         indexed = embeddings is not None
         formula = _autograd.Formula(
-            *(margin, weights, distance, normalize, soft_margin),
+            *(margin, weights, measure, normalize, soft_margin),
             swap=swap,
             count_invalid=False,
             reduction=reduction,
@@ -178,7 +181,7 @@ def triplet_margin_loss(
         embeddings=embeddings,
         ref_embeddings=ref_embeddings,
         margin=margin,
-        distance=distance,
+        distance=measure,
         normalize=normalize,
         swap=swap,
         soft_margin=soft_margin,
@@ -215,10 +218,12 @@ class TripletMarginLoss(LossModule):
         return_stats: bool = False,
         impl: Impl = "auto",
     ) -> None:
-        words = {"distance": distance, "reduction": reduction, "impl": impl}
+        words = {"reduction": reduction, "impl": impl}
         _validate.names(type(self).__name__, **words)
+        _validate.distance(type(self).__name__, distance)
         super().__init__(
             margin=margin,
+            distance=distance,
             normalize=normalize,
             swap=swap,
             soft_margin=soft_margin,

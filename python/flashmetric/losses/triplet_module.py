@@ -61,8 +61,9 @@ class TripletLoss(BatchLoss):
         impl: Impl = "auto",
     ) -> None:
         name = type(self).__name__
-        words = {"distance": distance, "invalid": invalid, "reduction": reduction, "impl": impl}
+        words = {"invalid": invalid, "reduction": reduction, "impl": impl}
         _validate.names(name, mining=mining, **words)
+        _validate.distance(name, distance)
         options = _validate.RuleOptions(
             *(mining, fallback, hardness, mining_margin, positive_mining, negative_mining),
             *(n_negatives, generator, temperature, detach_weights),
@@ -72,6 +73,7 @@ class TripletLoss(BatchLoss):
         super().__init__(
             margin=margin,
             **options._asdict(),
+            distance=distance,
             normalize=normalize,
             soft_margin=soft_margin,
             ignore_label=ignore_label,

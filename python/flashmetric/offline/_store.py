@@ -137,6 +137,9 @@ def read_columns(out: Path) -> dict[str, Tensor]:
 
 def fingerprint(part: Any) -> Any:
     """What a request remembers of an argument."""
+    if isinstance(part, torch.nn.Module):  # a distance that was learned
+        tensors = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+        return {"module": repr(part)} | {name: fingerprint(each) for name, each in tensors.items()}
     if not isinstance(part, Tensor):
         plain = part is None or isinstance(part, (bool, int, float, str))
         return part if plain else repr(part)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _validate
+from flashmetric._metrics import compared
 from flashmetric._mining import hardest
 from flashmetric.reference import mining
 from flashmetric.reference.mining import Comparison
@@ -88,7 +89,7 @@ def mine_pairs(
         2.0
     """
     op = "mine_pairs"
-    _validate.names(op, distance=distance)
+    _validate.distance(op, distance)
     _validate.flags(op, normalize=normalize)
     given = comparison_of(
         *(op, embeddings, labels),
@@ -97,18 +98,19 @@ def mine_pairs(
         self_index=self_index,
         ignore_label=ignore_label,
     )
-    fused = _validate.use_fused(op, impl, given.embeddings.device)
+    options = {"distance": fingerprint(distance), "normalize": normalize, "impl": impl}
+    given, metric = compared(op, given, distance, normalize)
+    fused = _validate.use_fused(op, impl, given.embeddings.device, metric[0])
     bounds = bounds_of(op, given, queries_per_chunk)
 
     def mine(chunk: int) -> Columns:
         part = Comparison(**chunk_of(given, *bounds[chunk]))
         if fused:
-            positive, negative = hardest(part, distance, normalize)
+            positive, negative = hardest(part, *metric)
         else:
-            positive, negative = mining.choose_hard(part, distance, normalize)
+            positive, negative = mining.choose_hard(part, *metric)
         return _pairs(positive, negative, bounds[chunk][0])
 
-    options = {"distance": fingerprint(distance), "normalize": normalize, "impl": impl}
     job = Job(op, Pairs._fields, given, bounds, mine, options)
     return Pairs(*run(job, Run(progress, out, resume)))
 

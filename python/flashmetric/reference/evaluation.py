@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .distances import block_rows, comparable, distance_of, root
+from .distances import Distance, block_rows, comparable, distance_of, root
 from .mining import Comparison
 
-Metric = tuple[str, bool]  # distance, normalize
+Metric = tuple[Distance, bool]  # distance, normalize
 
 
 class Stats(NamedTuple):
@@ -64,7 +64,14 @@ class Pairs(NamedTuple):
 
     def _distance(self, first: Tensor, second: Tensor) -> Tensor:
         x, y = (comparable(rows, *self.metric) for rows in (self.x[first], self.y[second]))
-        return distance_of(x, y, self.metric[0])
+        distance = self.metric[0]
+        if isinstance(distance, str):
+            return distance_of(x, y, distance)
+        # Pairs of one row of x follow each other: those that it is asked for and no others.
+        each = first.unique_consecutive(return_counts=True)[1].tolist()
+        runs = zip(x.split(each), y.split(each), strict=True) if each else ()
+        found = [distance(x[:0], y[:0]).flatten(), *(distance(a[:1], b)[0] for a, b in runs)]
+        return torch.cat(found)
 
 
 Rows = tuple[Tensor, Tensor]  # a matrix, and (T,) int64 which of its rows

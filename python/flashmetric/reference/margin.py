@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .distances import Distance
 from .evaluation import Pairs, Stats, active, per_term, reduce, term_weights
 from .mining import Comparison, Rule, list_triplets
 from .triplet import mined_stats
@@ -18,7 +19,7 @@ def margin_loss(
     beta: float | Tensor = 1.2,
     margin: float | Tensor = 0.2,
     mining: str = "distance_weighted",
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = True,
     fallback: str = "farthest",
     hardness: float | Tensor | None = None,
@@ -54,7 +55,7 @@ def margin_loss(
 
 def boundary_loss(
     comparison: Comparison,
-    choice: tuple[Rule, str, bool],
+    choice: tuple[Rule, Distance, bool],
     boundary: tuple[float | Tensor, float | Tensor],
     reduced: tuple[Tensor | None, str],
 ) -> tuple[Tensor, Stats]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import rules
-from .distances import block_rows, rank_key
+from .distances import Distance, block_rows, key_value, rank_key
 from .rules import NONE as NONE
 from .rules import first_smallest
 from .sampling import draw_seed
@@ -96,7 +96,7 @@ def mine_triplets(
     labels: Tensor | None = None,
     *,
     mining: str = "hard",
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = False,
     fallback: str = "farthest",
     hardness: float | Tensor | None = None,
@@ -122,7 +122,12 @@ def mine_triplets(
 
 @torch.no_grad()
 def list_triplets(
-    comparison: Comparison, rule: Rule, distance: str, normalize: bool, *, uncovered: bool = False
+    comparison: Comparison,
+    rule: Rule,
+    distance: Distance,
+    normalize: bool,
+    *,
+    uncovered: bool = False,
 ) -> Triplets:
     """The triplets of every rule but soft.
 
@@ -140,7 +145,9 @@ def list_triplets(
 
 
 @torch.no_grad()
-def choose_hard(comparison: Comparison, distance: str, normalize: bool) -> tuple[Tensor, Tensor]:
+def choose_hard(
+    comparison: Comparison, distance: Distance, normalize: bool
+) -> tuple[Tensor, Tensor]:
     """The farthest positive and the nearest negative of every query, (B,) int64, or NONE, or
     IGNORED."""
     kept = comparison.kept()[0]
@@ -152,7 +159,7 @@ def choose_hard(comparison: Comparison, distance: str, normalize: bool) -> tuple
     return positive.masked_fill(~kept, IGNORED), negative.masked_fill(~kept, IGNORED)
 
 
-def _blocks(comparison: Comparison, distance: str, normalize: bool) -> Iterator[rules.Block]:
+def _blocks(comparison: Comparison, distance: Distance, normalize: bool) -> Iterator[rules.Block]:
     """The queries, some at a time, with their keys."""
     x, refs = comparison.embeddings.detach(), comparison.refs.detach()
     queries = torch.arange(len(x), device=x.device)
@@ -182,16 +189,6 @@ def _listed(block: rules.Block, rule: Rule, x: Tensor, uncovered: bool) -> rules
         return rules.random(block, rule.n_negatives, rule.seed)
     assert rule.name == "distance_weighted", f"{rule.name} lists no triplets"
     return rules.distance_weighted(block, x.shape[1], rule.seed)
-
-
-def key_value(key: Tensor, distance: str) -> Tensor:
-    """The float64 distance of a float64 key."""
-    if distance == "cosine":
-        return 1 + key
-    if distance != "euclidean":
-        return key
-    # The real square root of torch may be that of MKL, whose last bit is not always right.
-    return torch.complex(key, torch.zeros_like(key)).sqrt().real
 
 
 def _class_ids(labels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .distances import rank_key
+from .distances import Distance, rank_key
 from .evaluation import (
     Metric,
     Pairs,
@@ -56,7 +56,7 @@ def contrastive_loss(
     pos_margin: float | Tensor = 0.0,
     power: int = 2,
     half: bool = False,
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = False,
     ref_embeddings: Tensor | None = None,
     ref_labels: Tensor | None = None,
@@ -94,7 +94,7 @@ def contrastive_pairs_loss(
     pos_margin: float | Tensor = 0.0,
     power: int = 2,
     half: bool = False,
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = False,
     weights: Tensor | None = None,
     reduction: str = "mean",
@@ -112,7 +112,7 @@ def online_contrastive_loss(
     labels: Tensor | None = None,
     *,
     margin: float | Tensor = 1.0,
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = False,
     ref_embeddings: Tensor | None = None,
     ref_labels: Tensor | None = None,
@@ -142,7 +142,9 @@ def online_contrastive_loss(
 
 
 @torch.no_grad()
-def _hard_pairs(comparison: Comparison, related: Related, distance: str, normalize: bool) -> Tensor:
+def _hard_pairs(
+    comparison: Comparison, related: Related, distance: Distance, normalize: bool
+) -> Tensor:
     """(T,) bool. A NaN bound takes every pair, and a NaN key is always taken: it must show."""
     same = related.same
     if not same.any() or same.all():

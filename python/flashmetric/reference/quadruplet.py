@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .distances import block_rows, rank_key
+from .distances import Distance, block_rows, rank_key
 from .evaluation import (
     Metric,
     Pairs,
@@ -57,7 +57,7 @@ def quadruplet_loss(
     *,
     margin1: float | Tensor = 1.0,
     margin2: float | Tensor = 0.5,
-    distance: str = "sqeuclidean",
+    distance: Distance = "sqeuclidean",
     normalize: bool = False,
     ref_embeddings: Tensor | None = None,
     ref_labels: Tensor | None = None,
@@ -99,7 +99,7 @@ def quadruplet_margin_loss(
     ref_embeddings: Tensor | None = None,
     margin1: float | Tensor = 1.0,
     margin2: float | Tensor = 0.5,
-    distance: str = "sqeuclidean",
+    distance: Distance = "sqeuclidean",
     normalize: bool = False,
     weights: Tensor | None = None,
     reduction: str = "mean",

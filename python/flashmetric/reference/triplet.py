@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .distances import Distance
 from .evaluation import (
     Metric,
     Pairs,
@@ -61,7 +62,7 @@ def triplet_loss(
     *,
     margin: float | Tensor | None = None,
     mining: str = "hard",
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = False,
     soft_margin: bool = False,
     fallback: str = "farthest",
@@ -96,7 +97,7 @@ def triplet_loss(
 
 
 def mined_loss(
-    comparison: Comparison, choice: tuple[Rule, str, bool], formula: Formula, invalid: str
+    comparison: Comparison, choice: tuple[Rule, Distance, bool], formula: Formula, invalid: str
 ) -> tuple[Tensor, Stats]:
     """`triplet_loss`, its arguments in groups; choice = (rule, distance, normalize)."""
     rule, metric = choice[0], choice[1:]
@@ -120,7 +121,7 @@ def triplet_margin_loss(
     embeddings: Tensor | None = None,
     ref_embeddings: Tensor | None = None,
     margin: float | Tensor | None = None,
-    distance: str = "euclidean",
+    distance: Distance = "euclidean",
     normalize: bool = False,
     swap: bool = False,
     soft_margin: bool = False,

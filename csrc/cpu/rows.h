@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Rows as the caller gave them, the numbers of each that its keys need, and how keys compare two.
+#pragma once
+
+#include "../distances.h"
+#include "../flashmetric.h"
+#include "arena.h"
+#include "double8.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+// A whole p that is computed by products, or 0.
+FM_INLINE int whole_power(double p) {
+  constexpr int most = 64;
+  const int whole = p <= most ? static_cast<int>(p) : 0;
+  return static_cast<double>(whole) == p ? whole : 0;
+}
+
+struct KeyForm {
+  Form form;
+  bool quotient;
+  bool scaled;
+  bool relative = false;
+  int distance = 0;  // position in Distances
+  double power = 2;
+
+  FM_INLINE bool needs_norms() const { return quotient || scaled; }
+  FM_INLINE bool needs_means() const { return relative || form == Form::overlap; }
+  FM_INLINE bool maps_rows() const { return scaled || relative; }
+  // Rows that are normalised, and not changed after that: all of one length, but for the shortest.
+  FM_INLINE bool equally_long() const { return needs_norms() && of_products() && !relative; }
+  // Ranked by inner products, not feature by feature.
+  FM_INLINE bool of_products() const { return form == Form::difference || form == Form::product; }
+
+  FM_INLINE Curve curve() const {
+    Curve found = Curve::linear;
+    visit_by_index(Distances{}, distance, [&](auto policy) { found = decltype(policy)::curve; });
+    return found;
+  }
+
+  FM_INLINE bool slope_is_constant() const { return curve() == Curve::linear; }
+
+  FM_NOINLINE double value(double key) const {
+    double found = 0;
+    visit_by_index(Distances{}, distance,
+                   [&](auto policy) { found = decltype(policy)::value(key, power); });
+    return found;
+  }
+  FM_NOINLINE double slope(double key) const {
+    double found = 0;
+    visit_by_index(Distances{}, distance,
+                   [&](auto policy) { found = decltype(policy)::slope(key, power); });
+    return found;
+  }
+  FM_NOINLINE double key(double value) const {
+    double found = 0;
+    visit_by_index(Distances{}, distance,
+                   [&](auto policy) { found = decltype(policy)::key(value, power); });
+    return found;
+  }
+};
+
+FM_INLINE KeyForm key_form(int distance, double power, bool normalize) {
+  KeyForm key{};
+  visit_by_index(Distances{}, distance, [&](auto policy) {
+    using Policy = decltype(policy);
+    key = {Policy::form,     Policy::quotient, normalize && !Policy::quotient,
+           Policy::relative, distance,         power};
+  });
+  return key;
+}
+
+// x * scale - shift, of the features that exist.
+struct Mapping {
+  double scale = 1;
+  double shift = 0;
+
+  FM_INLINE Double8 of(Double8 x, int64_t count) const {
+    Double8 mapped = x * scale - shift;
+    if (count < 8) {
+      double lanes[8];
+      std::memcpy(lanes, &mapped, sizeof lanes);
+      for (int64_t lane = count; lane < 8; ++lane) lanes[lane] = 0;
+      std::memcpy(&mapped, lanes, sizeof lanes);
+    }
+    return mapped;
+  }
+  FM_INLINE double of(double x) const { return x * scale - shift; }
+};
+
+template <class T>
+struct RowView {
+  const T* data;   // [n, dim]
+  int64_t stride;  // elements
+  double* norm;    // [n] Euclidean norms; only read for scaled or quotient keys
+  double* mean;    // [n] of the scaled features; only for those that need means
+  double* energy;  // [n] sum of squares about the mean; only for relative keys
+
+  FM_INLINE const T* row(int64_t i) const { return data + i * stride; }
+  // Written so that a NaN stays NaN.
+  FM_INLINE double clamped_norm(int64_t i) const { return norm[i] < kMinNorm ? kMinNorm : norm[i]; }
+  FM_INLINE bool constant(int64_t i) const { return energy[i] < kMinNorm * kMinNorm; }
+  FM_INLINE double clamped_energy(int64_t i) const {
+    return constant(i) ? kMinNorm * kMinNorm : energy[i];
+  }
+  FM_INLINE Mapping mapping(KeyForm key, int64_t i) const {
+    return {key.scaled ? 1.0 / clamped_norm(i) : 1.0, key.relative ? mean[i] : 0.0};
+  }
+};
+
+// Room for the numbers of `rows` rows, and the view that knows them.
+FM_INLINE double* take_numbers(Arena& arena, int64_t rows) { return arena.take<double>(3 * rows); }
+template <class T>
+FM_INLINE RowView<T> view_of(const Rows& rows, double* numbers) {
+  return {static_cast<const T*>(rows.data), rows.stride, numbers, numbers + rows.n,
+          numbers + 2 * rows.n};
+}
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What computes the inner products of a tile, as reduce_rows sees it. A unit says
+//   Score    the type of its sums, of the bounds and of the thresholds
+//   full     false: choices that it gives up are made by FullTiles
+//   Packed   what a block of packed rows is made of, [depth][kBlock]
+//   depth    how many of those a row of dim features has
+//   blocks   the packed blocks of one set of rows
+//   pack     how kWidth rows come into a block
+//   slack    how far its score may be from the truth (certificate.h)
+//   compute  the tile
+// This is the plain unit: the dtype of the rows. bf16_tiles.h has a faster, less precise one.
+#pragma once
+
+#include "certificate.h"
+#include "pack.h"
+#include "tile.h"
+
+namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+template <class T>
+struct FullTiles {
+  using Score = T;
+  using Packed = T;
+  static constexpr bool full = true;
+
+  static FM_INLINE int64_t depth(int64_t dim) { return dim; }
+  template <class Set>
+  static FM_INLINE Packed* blocks(const Set& set) {
+    return set.packed;
+  }
+  static FM_INLINE void pack(PackedRow<T> (&row)[kWidth<T>], const RowMap<T>& map, int64_t dim,
+                             Packed* to) {
+    pack_rows<T>(row, map, dim, to);
+  }
+  static FM_INLINE T slack(KeyForm key, RowLengths row, double total, double dim) {
+    return score_slack<T>(key, row, total, dim);
+  }
+  // Rows i .. against columns j .. .
+  template <class Chooser>
+  static FM_INLINE void compute(const Chooser& chooser, int32_t i, int32_t j, int64_t dim,
+                                TileSums<T>& sums) {
+    const T* rows = chooser.query->template tile<FullTiles>(i, dim);
+    const T* cols = chooser.ref->template tile<FullTiles>(j, dim);
+    if (__builtin_expect(chooser.inner == Inner::product, 1)) {
+      multiply_tile<T, Inner::product>(rows, cols, dim, sums);
+      return;
+    }
+    TileSums<T> found;  // apart, so that the sums above never leave their registers
+    similarity_tile(chooser.inner, chooser.exponent,
+                    {rows, cols, chooser.query->total + i, chooser.ref->total + j, dim}, found);
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int v = 0; v < kTileVecs; ++v) sums[r][v] = found[r][v];
+    }
+  }
+};
+
+}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the tests ask of the kernels beyond the API: to see that a wrong certificate
+// (docs/numerics.md) is noticed, and that the hardware is what it assumes.
+#pragma once
+
+#include "flashmetric.h"
+
+namespace flashmetric {
+
+// Multiplies the slack of every row from now on; 1 is the certificate.
+void set_slack_factor(double factor);
+
+// Ranks in bfloat16 also where that does not pay, if the instruction set in use can.
+void rank_narrow_always(bool always);
+
+constexpr int64_t kMaxHookRows = 96;
+constexpr int64_t kMaxHookDim = 512;
+
+// out[n, n]: the inner products of rows [n, dim], rounded to bfloat16, as tiles compute them.
+Status pair_products(const float* rows, int64_t n, int64_t dim, float* out);
+
+}  // namespace flashmetric

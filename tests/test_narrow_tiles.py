@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Ranking in bfloat16 decides nothing that the float64 keys would decide otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashmetric import _C, mine_triplets
+from keys_data import KINDS, hard_rows
+from op_db import DISTANCES
+from samples import Sample, relation
+from test_choices import assert_exact_choice
+from test_isa import SUPPORTED
+
+NARROW = "avx512_bf16"
+
+needs_narrow = pytest.mark.skipif(
+    NARROW not in SUPPORTED, reason=f"this machine does not run the {NARROW} kernels"
+)
+
+
+@pytest.fixture(autouse=True)
+def _narrow() -> Iterator[None]:
+    """At any size. What this machine cannot run is tested with the tiles that it has."""
+    if NARROW in SUPPORTED:
+        _C.force_isa(NARROW)
+    _C.rank_narrow_always(True)
+    yield
+    _C.rank_narrow_always(False)
+
+
+def _sample(rows, labels, **options):
+    return Sample("narrow", {"embeddings": rows}, {"labels": labels, **options})
+
+
+@contextmanager
+def slack_times(factor: float) -> Iterator[None]:
+    _C.set_slack_factor(factor)
+    try:
+        yield
+    finally:
+        _C.set_slack_factor(1.0)
+
+
+def narrow_data(kind: str, n: int, dim: int, seed: int = 0):
+    """Rows on which 8 bits are few, next to those of keys_data."""
+    rng = np.random.default_rng([seed, n, dim])
+    labels = rng.integers(0, max(2, n // 4), n)
+    rows = {
+        "scales": lambda: rng.standard_normal((n, dim)) * 10.0 ** rng.uniform(-18, 18, (n, 1)),
+        "low_rank": lambda: rng.standard_normal((n, 2)) @ rng.standard_normal((2, dim)),
+        "sorted": lambda: np.sort(rng.standard_normal((n, 1)), 0) * np.ones((1, dim)),
+        "every_row_often": lambda: rng.standard_normal((7, dim))[rng.integers(0, 7, n)],
+        "halves_equal": lambda: np.tile(rng.standard_normal(((n + 1) // 2, dim)), (2, 1))[:n],
+        "below_a_bit": lambda: 1 + 2.0**-9 * rng.integers(-1, 2, (n, dim)),
+        "half_way": lambda: (2 * rng.integers(128, 256, (n, dim)) + 1) * 2.0 ** rng.integers(-9, 9),
+        "tight": lambda: (
+            rng.standard_normal((n, dim))[labels] + 0.01 * rng.standard_normal((n, dim))
+        ),
+    }[kind]()
+    return torch.from_numpy(rows).float(), torch.from_numpy(labels)
+
+
+NARROW_KINDS = (
+    *("scales", "low_rank", "sorted", "every_row_often", "halves_equal"),
+    *("below_a_bit", "half_way", "tight"),
+)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("kind", NARROW_KINDS)
+@pytest.mark.parametrize(("n", "dim"), [(97, 1), (300, 33), (250, 130)])
+def test_the_choice_is_that_of_the_keys(kind, distance, n, dim):
+    rows, labels = narrow_data(kind, n, dim)
+    assert_exact_choice(_sample(rows, labels, distance=distance))
+
+
+@pytest.mark.parametrize("kind", ["tight", "every_row_often"])
+@pytest.mark.parametrize("labels", ["multi_hot", "mask", "int64"])
+def test_the_choice_for_every_relation(kind, labels):
+    """Duplicates are dropped only where the labels are classes."""
+    rows, _ = narrow_data(kind, 330, 20)
+    options = relation({"labels": labels}, 150, 180, torch.Generator().manual_seed(1))
+    tensors = {"embeddings": rows[:150], "ref_embeddings": rows[150:]}
+    assert_exact_choice(Sample(labels, tensors, options))
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 3, 5, 100])
+def test_equal_rows_of_many_classes(n_classes):
+    """Every reference ties. Two of a class and four classes are kept; the lowest is among them."""
+    rng = np.random.default_rng(n_classes)
+    labels = torch.from_numpy(rng.integers(0, n_classes, 400))
+    rows = torch.ones(400, 5)
+    rows[::7] = 2
+    before = _C.counters()["fallback_rows"]
+    assert_exact_choice(_sample(rows, labels))
+    if n_classes > 1 and NARROW in SUPPORTED:
+        assert _C.counters()["fallback_rows"] > before
+
+
+@pytest.mark.parametrize("kind", ["every_row_often", "halves_equal"])
+def test_duplicates_that_are_the_query_itself(kind):
+    """The lowest of equal rows is no candidate where it is the query, whatever its label."""
+    rows, labels = narrow_data(kind, 200, 6)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(2))
+    other = labels[order].roll(3)
+    sample = Sample(
+        kind,
+        {"embeddings": rows, "ref_embeddings": rows[order]},
+        {"labels": labels, "ref_labels": other, "self_index": order.argsort()},
+    )
+    assert_exact_choice(sample)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "snr"])
+@pytest.mark.parametrize("kind", [*NARROW_KINDS, *(f"hard:{kind}" for kind in KINDS)])
+def test_every_isa_makes_the_same_choice(kind, distance):
+    if kind.startswith("hard:"):
+        rows, labels = hard_rows(kind[5:], 260, 40, 30, torch.float32)
+    else:
+        rows, labels = narrow_data(kind, 260, 40)
+    choices = []
+    for isa in SUPPORTED:
+        _C.force_isa(isa)
+        choices.append(torch.stack([*mine_triplets(rows, labels, distance=distance)]))
+    assert all(torch.equal(choices[0], other) for other in choices)
+
+
+@given(
+    n=st.integers(2, 140),
+    dim=st.integers(1, 70),
+    kind=st.sampled_from([*NARROW_KINDS, *(f"hard:{kind}" for kind in KINDS)]),
+    distance=st.sampled_from(DISTANCES),
+    normalize=st.booleans(),
+    scale=st.integers(-60, 60),
+    seed=st.integers(0, 2**16),
+)
+def test_no_counterexample_is_found(n, dim, kind, distance, normalize, scale, seed):
+    if kind.startswith("hard:"):
+        rows, labels = hard_rows(kind[5:], n, dim, max(2, n // 4), torch.float32, seed)
+    else:
+        rows, labels = narrow_data(kind, n, dim, seed)
+    rows = rows * 2.0**scale
+    assert_exact_choice(_sample(rows, labels, distance=distance, normalize=normalize))
+
+
+@needs_narrow
+def test_a_bound_that_is_too_small_is_noticed():
+    """A hundredth of the slack: then these tests find a wrong choice, and with all of it none."""
+    rows, labels = narrow_data("tight", 400, 64)
+    with slack_times(0.01), pytest.raises(AssertionError):
+        assert_exact_choice(_sample(rows, labels))
+    assert_exact_choice(_sample(rows, labels))
+
+
+def _pair_products(rows):
+    """Inner products of all rows, as the tiles of the instruction set compute them."""
+    rows = rows.float().contiguous()
+    out = torch.empty(len(rows), len(rows))
+    _C.pair_products(rows.data_ptr(), *rows.shape, out.data_ptr())
+    return out.double()
+
+
+def _rounded(rows):
+    """To bfloat16, subnormal results to zero."""
+    b = rows.bfloat16().double()
+    return torch.where(b.abs() < 2.0**-126, 0.0, b)
+
+
+def _extremes(n, dim):
+    """What the certificate assumes of the unit, pushed: cancellation, ties, subnormal numbers."""
+    rng = np.random.default_rng([n, dim])
+    sign = rng.choice((-1.0, 1.0), (n, dim))
+    yield sign * 2.0 ** rng.integers(-60, 1, (n, dim))
+    yield sign * 2.0 ** rng.integers(-149, 1, (n, dim))
+    yield sign * 2.0 ** rng.integers(-140, -120, (n, dim))
+    yield sign * 2.0 ** rng.integers(-66, -60, (n, dim))  # products around the smallest normal
+    yield sign * (1 + 2.0**-7 * rng.integers(0, 128, (n, dim)))
+    yield rng.standard_normal((n, dim))
+    yield np.sort(rng.standard_normal((n, dim)), 1)
+    alternating = np.where(np.arange(dim) % 2, 1.0, -1.0)  # large terms cancel, small ones remain
+    yield np.where(rng.random((n, dim)) < 0.5, alternating, 2.0**-12 * sign)
+
+
+@needs_narrow
+@pytest.mark.parametrize(("n", "dim"), [(96, 1), (40, 2), (96, 33), (96, 64), (17, 511)])
+def test_the_unit_rounds_as_assumed(n, dim):
+    """docs/numerics.md: within 2 dim u of the sum of absolute products, but for what is flushed."""
+    for rows in _extremes(n, dim):
+        x = torch.from_numpy(rows).float()
+        b = _rounded(x)
+        exact = b @ b.T  # products of 8 bits are exact, and 2^-53 is nothing beside 2^-24
+        allowed = 2 * dim * 2.0**-24 * (b.abs() @ b.abs().T) + 2 * dim * 2.0**-126
+        assert ((_pair_products(x) - exact).abs() <= allowed).all()
+
+
+@needs_narrow
+def test_small_batches_rank_in_float32():
+    """Where it does not pay, the bits are the same and the keys are fewer."""
+    rows, labels = narrow_data("tight", 100, 16)
+    rescored = {}
+    for always in (False, True):
+        _C.rank_narrow_always(always)
+        before = _C.counters()["rescored"]
+        assert_exact_choice(_sample(rows, labels))
+        rescored[always] = _C.counters()["rescored"] - before
+    assert rescored[False] < rescored[True]
+
+
+@needs_narrow
+def test_candidates_are_few():
+    """What bench and docs/performance.md promise, here at a smaller size."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(1024) // 4
+    random = torch.randn(1024, 128, generator=generator)
+    tight = random[labels * 4] + 0.3 * torch.randn(1024, 128, generator=generator)
+    for rows, limit in ((random, 3.5), (tight, 5.0)):
+        before = _C.counters()
+        mine_triplets(rows, labels)
+        candidates = _C.counters()["candidates"] - before["candidates"]
+        assert 2 * 1024 <= candidates <= limit * 1024
