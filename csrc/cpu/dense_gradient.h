@@ -5,6 +5,7 @@
 
 #include "arena.h"
 #include "dense_rules.h"
+#include "gradient_row.h"
 #include "parallel.h"
 #include "weighted_sums.h"
 
@@ -121,7 +122,7 @@ struct DenseGradient {
       touched = touched || buffer[k] != 0;
     }
     T* out = static_cast<T*>(problem.grad[side]) + row * problem.dim;
-    project(set, row, touched, buffer);
+    if (touched) through_norm(key, set.rows, row, problem.dim, buffer);
     for (int64_t k = 0; k < problem.dim; ++k) out[k] = static_cast<T>(buffer[k]);
   }
 
@@ -189,19 +190,6 @@ struct DenseGradient {
                              terms.panel + p * terms.padded() * cols,
                              state.sums[0] + (i + r) * features() + p * cols);
       }
-    }
-  }
-
-  // Through the normalisation of the row, where there is one (gradient_row.h).
-  FM_INLINE void project(const DenseSet<T>& set, int64_t row, bool touched, double* g) const {
-    if (!key.needs_norms() || !touched) return;
-    const double scale = 1.0 / set.rows.clamped_norm(row);
-    const T* x = set.rows.row(row);
-    double along = 0;
-    for (int64_t k = 0; k < problem.dim; ++k) along += g[k] * (static_cast<double>(x[k]) * scale);
-    for (int64_t k = 0; k < problem.dim; ++k) {
-      const double z = static_cast<double>(x[k]) * scale;
-      g[k] = set.norm[row] < kMinNorm ? 0.0 : (g[k] - along * z) * scale;
     }
   }
 };
