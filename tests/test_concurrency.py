@@ -45,24 +45,27 @@ def test_eight_threads_at_once():
             future.result(timeout=120)
 
 
-def _stalled_share(function: Callable[[], object]) -> float:
-    """Share of a call in another thread during which this one could not run for 5 ms or more."""
+def _longest_stall(function: Callable[[], object]) -> float:
+    """Share of a call in another thread that this one could not run, at the longest stretch."""
     moments = [time.perf_counter()]
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(function)
         while not future.done():
             moments.append(time.perf_counter())
     future.result()
-    gaps = [later - sooner for sooner, later in pairwise(moments)]
-    return sum(gap for gap in gaps if gap > 0.005) / (moments[-1] - moments[0])
+    longest = max(later - sooner for sooner, later in pairwise(moments))
+    return longest / (moments[-1] - moments[0])
 
 
 def test_the_kernels_release_the_interpreter_lock():
-    """While one thread computes for some 0.2 s, this one runs; a call that keeps the lock shows."""
+    """While one thread computes for some 0.2 s, this one runs; a call that keeps the lock shows.
+
+    Other processes may take the core away for some 10 ms, many times: a sum would tell little.
+    """
     torch.set_num_threads(1)
     rows, labels = class_batch(14000, 64, 700)
-    assert _stalled_share(lambda: triplet_loss(rows, labels)) < 0.5
-    assert _stalled_share(lambda: ctypes.PyDLL(None).usleep(200_000)) > 0.5
+    assert _longest_stall(lambda: triplet_loss(rows, labels)) < 0.5
+    assert _longest_stall(lambda: ctypes.PyDLL(None).usleep(200_000)) > 0.5
 
 
 _PRELUDE = """
