@@ -170,6 +170,8 @@ constexpr NamedCounter kCounters[] = {
     {"fallback_rows", &cpu::Counters::fallback_rows},
     {"brute_rows", &cpu::Counters::brute_rows},
     {"slots", &cpu::Counters::slots},
+    {"dense_blocks", &cpu::Counters::dense_blocks},
+    {"sorted_anchors", &cpu::Counters::sorted_anchors},
 };
 
 }  // namespace

@@ -199,7 +199,9 @@ bool isa_is_forced();
 Status force_isa(std::string_view name);  // "" = automatic
 
 // What ran, for tests and for `selftest`: calls of each operation, keys computed to decide between
-// near-ties ("rescored"), and rows that only keys could judge ("brute_rows").
+// near-ties ("rescored"), rows that only keys could judge ("brute_rows"), dense losses that went by
+// pairs of blocks ("dense_blocks"), and anchors whose triplets were counted by sorting
+// ("sorted_anchors").
 std::vector<std::pair<std::string_view, int64_t>> counters();
 void reset_counters();
 

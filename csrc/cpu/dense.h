@@ -21,6 +21,7 @@
 #include "dense_gradient.h"
 #include "dense_pair_rules.h"
 #include "dense_soft_rules.h"
+#include "exact_row.h"
 #include "kernels.h"
 #include "scatter_pairs.h"
 
@@ -69,11 +70,12 @@ struct DenseRows {
                            scratch.positive_distance,
                            scratch.positive_slope,
                            scratch.negative_distance,
+                           scratch.sort,
                            c};
     row.error = 2 * (state.query.slack[i] + state.most_slack);
     row.relative = 16 * Precision<T>::roundoff +
                    static_cast<double>(score_spread<T>(key, static_cast<double>(problem.dim)));
-    refine(row, scratch.h, near);
+    refine(row, scratch, near);
     split(row, scratch);
     const RowFactors<T> factors = factors_of(i, scratch);
     RowTotals& totals = state.totals[i];
@@ -85,10 +87,14 @@ struct DenseRows {
     }
   }
 
-  // Marks the pairs whose distance must be taken by difference, and takes it.
-  FM_INLINE void refine(const DenseRow<T, curve>& row, T* h, uint32_t* near) const {
+  // Marks the pairs whose distance must be taken by difference, and takes it: in float64 all of
+  // them, for what an expansion loses there nothing wider could give back.
+  FM_INLINE void refine(const DenseRow<T, curve>& row, const RowScratch<T>& scratch,
+                        uint32_t* near) const {
+    T* h = scratch.h;
     const int64_t i = row.i;
     const bool regular = state.frame.regular(state.query.norm[state.query.order[i]]);
+    const bool every = !regular || (sizeof(T) == sizeof(double) && key.of_products());
     const bool difference = key.form == Form::difference;
     const int32_t self = state.order.self[i];
     for (int64_t word = 0; word < state.stride / 32; ++word) {
@@ -97,16 +103,30 @@ struct DenseRows {
         const Vec<T> lengths = load(row.ref.half + j) + state.query.half[i];
         bits |= le_bits(load(h + j), lengths * T(kNear)) << (j % 32);
       }
-      if (!regular) bits = ~0u;
+      if (every) bits = ~0u;
       bits |= state.irregular_bits[word];
       bits &= bit_range(static_cast<int32_t>(-word * 32),
                         static_cast<int32_t>(row.ref.n - word * 32), 32);
       if (self / 32 == word && self >= 0) bits &= ~(1u << (self % 32));
       near[word] = bits;
-      for (; bits != 0; bits &= bits - 1) {
-        const int64_t j = word * 32 + __builtin_ctz(bits);
-        h[j] = static_cast<T>(row.scale.half(row.exact_key(j)));
-      }
+      if (bits != 0) measure(row, word * 32, bits, scratch.widened, h);
+    }
+  }
+
+  FM_NOINLINE void measure(const DenseRow<T, curve>& row, int64_t first, uint32_t bits,
+                           double* widened, T* h) const {
+    int32_t column[32], place[32];
+    double found[32];
+    int count = 0;
+    for (; bits != 0; bits &= bits - 1) {
+      place[count] = __builtin_ctz(bits);
+      column[count] = row.ref.order[first + place[count]];
+      ++count;
+    }
+    row_keys(key, row.query.rows, row.query.order[row.i], row.ref.rows, 0, count, problem.dim,
+             widened, found, column);
+    for (int k = 0; k < count; ++k) {
+      h[first + place[k]] = static_cast<T>(row.scale.half(found[k]));
     }
   }
 
@@ -125,7 +145,11 @@ struct DenseRows {
       }
     }
     for (int64_t p = 0; p < row.n_positive; ++p) {
-      scratch.positive_key[p] = row.exact_key(scratch.positive[p]);
+      scratch.listed[p] = row.ref.order[scratch.positive[p]];
+    }
+    row_keys(key, row.query.rows, row.query.order[row.i], row.ref.rows, 0, row.n_positive,
+             problem.dim, scratch.widened, scratch.positive_key, scratch.listed);
+    for (int64_t p = 0; p < row.n_positive; ++p) {
       scratch.positive_distance[p] = key.value(scratch.positive_key[p]);
       scratch.positive_slope[p] = 0;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The gradient of a dense loss where it is no product of matrices: distances that are sums over
-// features, and those that are relative to the query. Each pair with a coefficient is taken by
-// itself (gradient_row.h), in float64.
+// features, those that are relative to the query, and float64 rows, for whose products nothing
+// wider is at hand. Each pair with a coefficient is taken by itself (gradient_row.h), in float64.
 #pragma once
 
 #include "dense_gradient.h"
@@ -9,7 +9,10 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-FM_INLINE bool by_pairs(KeyForm key) { return !key.of_products() || key.relative; }
+template <class T>
+FM_INLINE bool by_pairs(KeyForm key) {
+  return !key.of_products() || key.relative || sizeof(T) == sizeof(double);
+}
 
 template <class T>
 struct DenseByPairs {

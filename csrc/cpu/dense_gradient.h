@@ -64,7 +64,7 @@ struct DenseGradient {
       T* row = c + r * state.stride;
       T* aside = scratch.h + r * state.stride;
       each_near(near + r * (state.stride / 32), state.stride / 32, [&](int64_t j) {
-        add_pair(0, i + r, j, row[j]);
+        add_pair(0, i + r, j, static_cast<double>(row[j]));
         aside[j] = row[j];
         row[j] = 0;
       });
@@ -85,7 +85,7 @@ struct DenseGradient {
     for (int64_t i = 0; i < rows; ++i) {
       T* row = state.c + i * state.stride;
       each_near(state.near + i * (state.stride / 32) + block * words, words, [&](int64_t j) {
-        add_pair(1, begin + j, first + i, row[begin + j]);
+        add_pair(1, begin + j, first + i, static_cast<double>(row[begin + j]));
         row[begin + j] = 0;
       });
     }
@@ -126,6 +126,25 @@ struct DenseGradient {
     for (int64_t k = 0; k < problem.dim; ++k) out[k] = static_cast<T>(buffer[k]);
   }
 
+  // One pair by difference: own row of `side`, other row of the other side.
+  FM_NOINLINE void add_pair(int side, int64_t own, int64_t other, double coefficient) const {
+    if (coefficient == 0) return;
+    const DenseSet<T>& set = side == 0 ? state.query : state.references(problem);
+    const DenseSet<T>& from = side == 0 ? state.references(problem) : state.query;
+    const int64_t i = set.order[own];
+    const int64_t j = from.order[other];
+    const double c = coefficient * static_cast<double>(state.frame.unit);
+    const double own_scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
+    const double other_scale = key.needs_norms() ? 1.0 / from.rows.clamped_norm(j) : 1.0;
+    const T* x = set.rows.row(i);
+    const T* r = from.rows.row(j);
+    double* sums = state.sums[side] + own * features();
+    for (int64_t k = 0; k < problem.dim; ++k) {
+      const double theirs = static_cast<double>(r[k]) * other_scale;
+      sums[k] += difference ? -c * (static_cast<double>(x[k]) * own_scale - theirs) : c * theirs;
+    }
+  }
+
  private:
   template <class Visit>
   static FM_INLINE void each_near(const uint32_t* near, int64_t words, const Visit& visit) {
@@ -140,25 +159,6 @@ struct DenseGradient {
     double sum = 0;
     for (int64_t j = 0; j < count; ++j) sum += static_cast<double>(c[j * step]);
     return sum;
-  }
-
-  // One pair by difference: own row of `side`, other row of the other side.
-  FM_NOINLINE void add_pair(int side, int64_t own, int64_t other, T coefficient) const {
-    if (coefficient == 0) return;
-    const DenseSet<T>& set = side == 0 ? state.query : state.references(problem);
-    const DenseSet<T>& from = side == 0 ? state.references(problem) : state.query;
-    const int64_t i = set.order[own];
-    const int64_t j = from.order[other];
-    const double c = static_cast<double>(coefficient) * static_cast<double>(state.frame.unit);
-    const double own_scale = key.needs_norms() ? 1.0 / set.rows.clamped_norm(i) : 1.0;
-    const double other_scale = key.needs_norms() ? 1.0 / from.rows.clamped_norm(j) : 1.0;
-    const T* x = set.rows.row(i);
-    const T* r = from.rows.row(j);
-    double* sums = state.sums[side] + own * features();
-    for (int64_t k = 0; k < problem.dim; ++k) {
-      const double theirs = static_cast<double>(r[k]) * other_scale;
-      sums[k] += difference ? -c * (static_cast<double>(x[k]) * own_scale - theirs) : c * theirs;
-    }
   }
 
   // kTileRows rows, of which `rows` exist; rows that are mostly zero go through lists.

@@ -6,6 +6,11 @@
 #include "kernels.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+// block_kernels.cpp
+bool suits_blocks(const DenseProblem& problem, Names names);
+bool block_entry(DenseProblem& problem, Names names);
+
 namespace {
 
 template <class T, Curve curve, class Rule>
@@ -17,16 +22,13 @@ void dense_loss(KeyForm key, DenseProblem& problem, DenseReduction reduction) {
     problem.workspace.bytes = arena.bytes();
     return;
   }
-  const double work = static_cast<double>(problem.query.n) * static_cast<double>(problem.ref.n) *
-                      static_cast<double>(problem.dim);
-  state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
+  state.threads = dense_threads(problem);
   prepare_dense(key, problem, state);
   prepare_factors(problem, state);
   const AnyRelation relation = relation_of(problem, state);
   const bool mirrored =
       Rule::of_pairs && relation.symmetric() && problem.symmetric && !key.relative;
   DenseLoss<T, curve, Rule>{problem, state, relation, key, mirrored}.run(reduction);
-  __atomic_fetch_add(&call_counters.dense, int64_t{1}, __ATOMIC_RELAXED);
 }
 
 template <class Rule, Curve curve>
@@ -52,14 +54,32 @@ void visit_rule(Rule, DenseProblem& problem, Names names) {
   }
 }
 
-}  // namespace
+void count_call(bool by_blocks) {
+  __atomic_fetch_add(&call_counters.dense, int64_t{1}, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&call_counters.dense_blocks, int64_t{by_blocks}, __ATOMIC_RELAXED);
+}
 
-void dense_entry(DenseProblem& problem, Names names) {
+void visit_rows(DenseProblem& problem, Names names) {
   if (problem.loss == "contrastive") return visit_rule(Contrastive<false>{}, problem, names);
   if (problem.loss == "online_contrastive") return visit_rule(Contrastive<true>{}, problem, names);
   if (problem.loss == "soft") return visit_rule(SoftWeights{}, problem, names);
   if (problem.soft_margin) return visit_rule(TripletSoftplus{}, problem, names);
   visit_rule(TripletHinges{}, problem, names);
+}
+
+}  // namespace
+
+void dense_entry(DenseProblem& problem, Names names) {
+  const bool by_blocks = suits_blocks(problem, names);
+  size_t bytes = 0;
+  if (by_blocks) {
+    const bool done = block_entry(problem, names);
+    bytes = problem.workspace.bytes;
+    if (done && problem.workspace.data != nullptr) return count_call(true);
+  }
+  visit_rows(problem, names);  // also where the numbers turn out not to suit blocks
+  if (problem.workspace.data != nullptr) return count_call(false);
+  if (bytes > problem.workspace.bytes) problem.workspace.bytes = bytes;
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -29,6 +29,14 @@ inline void lay_out_scratch(Arena& arena, const DenseProblem& problem, DenseStat
     own.positive_distance = arena.take<double>(state.stride);
     own.positive_slope = arena.take<double>(state.stride);
     own.negative_distance = arena.take<double>(state.stride);
+    own.widened = arena.take<double>(problem.dim);
+    for (int buffer = 0; buffer < 2; ++buffer) {
+      own.sort.data.value[buffer] = arena.take<T>(state.stride);
+      own.sort.data.id[buffer] = arena.take<int32_t>(state.stride);
+    }
+    own.sort.positive = arena.take<int32_t>(state.stride);
+    own.sort.step = arena.take<int32_t>(state.stride + 1);
+    own.sort.measured = arena.take<uint32_t>(state.stride / 32);
     if (!arena.counting()) state.scratch[thread] = own;
   }
   const int64_t groups = kChunkBytes / (kGroup * state.stride * static_cast<int64_t>(sizeof(T)));
@@ -40,8 +48,15 @@ inline void lay_out_scratch(Arena& arena, const DenseProblem& problem, DenseStat
   state.near = arena.take<uint32_t>(rows * (state.stride / 32));
 }
 
+FM_INLINE int dense_threads(const DenseProblem& problem) {
+  const double work = static_cast<double>(problem.query.n) * static_cast<double>(problem.ref.n) *
+                      static_cast<double>(problem.dim);
+  return work < kSerialWork ? 1 : usable_threads(problem.threads);
+}
+
+// What every dense loss needs; its scratch comes after.
 template <class T>
-inline void lay_out_dense(Arena& arena, const DenseProblem& problem, DenseState<T>& state) {
+inline void lay_out_sets(Arena& arena, const DenseProblem& problem, DenseState<T>& state) {
   const int64_t dim = problem.dim;
   lay_out_order(arena, problem, state.order);
   lay_out_dense_set(arena, problem.query, dim, state.query);
@@ -60,6 +75,11 @@ inline void lay_out_dense(Arena& arena, const DenseProblem& problem, DenseState<
     state.sums[side] = shared ? state.sums[0] : arena.take<double>(rows * features);
     state.weight[side] = shared ? state.weight[0] : arena.take<double>(rows);
   }
+}
+
+template <class T>
+inline void lay_out_dense(Arena& arena, const DenseProblem& problem, DenseState<T>& state) {
+  lay_out_sets(arena, problem, state);
   lay_out_scratch(arena, problem, state);
   if (problem.labels.relation != Relation::multi_hot) return;
   state.n_words = (problem.labels.n_classes + 63) / 64;
@@ -122,8 +142,10 @@ inline void prepare_factors(const DenseProblem& problem, DenseState<T>& state) {
   const int64_t features = panels_of(problem.dim, kTileCols<T>) * kTileCols<T>;
   for (int side = 0; side < (problem.symmetric ? 1 : 2); ++side) {
     const int64_t rows = side == 0 ? state.query.padded() : state.ref.padded();
-    for (int64_t k = 0; k < rows * features; ++k) state.sums[side][k] = 0;
-    for (int64_t row = 0; row < rows; ++row) state.weight[side][row] = 0;
+    parallel_ranges(state.threads, rows, kBlock, [&](int64_t begin, int64_t end, int) {
+      for (int64_t k = begin * features; k < end * features; ++k) state.sums[side][k] = 0;
+      for (int64_t row = begin; row < end; ++row) state.weight[side][row] = 0;
+    });
   }
 }
 

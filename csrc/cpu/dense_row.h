@@ -7,7 +7,9 @@
 #pragma once
 
 #include "dense_rows.h"
+#include "radix_sort.h"
 #include "relation.h"
+#include "triplet_sets.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
@@ -23,6 +25,15 @@ struct RowTotals {
   double max_ap = -__builtin_huge_val(), min_an = __builtin_huge_val();
 };
 
+// For anchors with many positives (dense_sorted.h).
+template <class T>
+struct SortScratch {
+  SortBuffers<T> data;  // [stride] each
+  int32_t* positive;    // [stride] list positions of the positives, nearest first
+  int32_t* step;        // [stride + 1]
+  uint32_t* measured;   // [stride / 32] bit j: negative_distance[j] is known
+};
+
 template <class T>
 struct RowScratch {
   T* h;  // [rows][stride] see dense_rows.h; above every threshold where no negative is
@@ -35,6 +46,45 @@ struct RowScratch {
   T* pair_factor;             // [stride] see RowFactors
   T* list_weight;             // [stride]
   int32_t* listed;            // [stride]
+  double* widened;            // [dim]
+  SortScratch<T> sort;
+};
+
+// A row's h compared with two thresholds: certainly between inside the inner ones, certainly not
+// beyond the outer ones, and the float64 keys decide the rest.
+template <class T>
+struct Limits {
+  T low_out, low_in, high_in, high_out;
+};
+
+// `relative`: the error in proportion to the threshold.
+template <class T>
+FM_INLINE Limits<T> limits_of(double error, double relative, double low, double high) {
+  constexpr auto most = static_cast<double>(Precision<T>::highest);
+  const auto band = [&](double threshold) {
+    const double size = threshold < 0 ? -threshold : threshold;
+    return error + (size < most ? relative * size : 0);
+  };
+  const auto bounded = [](double x) {
+    return static_cast<T>(x > most ? most : x < -most ? -most : x);
+  };
+  return {bounded(low - band(low)), bounded(low + band(low)), bounded(high - band(high)),
+          bounded(high + band(high))};
+}
+
+// The factors of an anchor's terms.
+template <class T>
+struct RowFactors {
+  double margin;
+  double mining_margin;
+  double weight;     // of the anchor
+  double cotangent;  // on the way back
+  // Pairs only, by reference: its weight, and what multiplies its slope (weights, cotangents).
+  const T* pair_weight;  // [padded]
+  const T* pair_factor;  // [padded]
+  double scale[2];       // of the slopes, by kind
+
+  FM_INLINE double weight_of(int64_t j) const { return static_cast<double>(pair_weight[j]); }
 };
 
 template <class T, Curve curve>
@@ -55,6 +105,7 @@ struct DenseRow {
   const double* positive_distance;
   double* positive_slope;
   double* negative_distance;
+  const SortScratch<T>& sort;
   T* coefficient;       // [padded] of negatives, out: d term / d distance * slope of the distance
   double relative = 0;  // error of h, and of thresholds in T, in proportion to them
 
@@ -65,18 +116,19 @@ struct DenseRow {
   FM_INLINE double exact_distance(int64_t j) const { return key.value(exact_key(j)); }
   FM_INLINE bool valid() const { return n_positive > 0 && n_negative > 0; }
 
+  FM_INLINE Limits<T> limits(double low, double high) const {
+    return limits_of<T>(static_cast<double>(error), relative, low, high);
+  }
+
   // Visits the negatives with low < h < high: sure(j, bits, h) for vectors of those that certainly
   // are, then unsure(j) for each whose float64 key must say.
   template <class Sure, class Unsure>
   FM_INLINE void sweep(double low, double high, const Sure& sure, const Unsure& unsure) const {
-    const auto band = [&](double threshold) {
-      const double size = threshold < 0 ? -threshold : threshold;
-      return static_cast<double>(error) + (size < Precision<T>::highest ? relative * size : 0);
-    };
-    const Vec<T> low_in = broadcast(bounded(low + band(low)));
-    const Vec<T> low_out = broadcast(bounded(low - band(low)));
-    const Vec<T> high_in = broadcast(bounded(high - band(high)));
-    const Vec<T> high_out = broadcast(bounded(high + band(high)));
+    const Limits<T> at = limits(low, high);
+    const Vec<T> low_in = broadcast(at.low_in);
+    const Vec<T> low_out = broadcast(at.low_out);
+    const Vec<T> high_in = broadcast(at.high_in);
+    const Vec<T> high_out = broadcast(at.high_out);
     for (int64_t j = 0; j < ref.padded(); j += kWidth<T>) {
       const Vec<T> x = load(h + j);
       const auto inside = (x > low_in) & (x < high_in);
@@ -94,10 +146,6 @@ struct DenseRow {
   }
 
  private:
-  static FM_INLINE T bounded(double x) {
-    constexpr auto most = static_cast<double>(Precision<T>::highest);
-    return static_cast<T>(x > most ? most : x < -most ? -most : x);
-  }
   template <class Mask>
   static FM_INLINE bool any(const Mask& mask) {
     uint64_t words[sizeof(Mask) / 8];

@@ -5,25 +5,11 @@
 //   row(row, factors)  fills coefficient and positive_slope, and returns the totals
 #pragma once
 
-#include "dense_row.h"
+#include "dense_sorted.h"
+#include "exact_sum.h"
 #include "weighted_sums.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
-
-// The factors of an anchor's terms.
-template <class T>
-struct RowFactors {
-  double margin;
-  double mining_margin;
-  double weight;     // of the anchor
-  double cotangent;  // on the way back
-  // Pairs only, by reference: its weight, and what multiplies its slope (weights, cotangents).
-  const T* pair_weight;  // [padded]
-  const T* pair_factor;  // [padded]
-  double scale[2];       // of the slopes, by kind
-
-  FM_INLINE double weight_of(int64_t j) const { return static_cast<double>(pair_weight[j]); }
-};
 
 template <class T, Curve curve>
 FM_INLINE void note_distances(const DenseRow<T, curve>& row, RowTotals& totals) {
@@ -49,7 +35,7 @@ FM_INLINE void note_distances(const DenseRow<T, curve>& row, RowTotals& totals) 
   totals.n_an += static_cast<double>(row.n_negative);
 }
 
-// Sums of vectors, in float64 now and then.
+// Sums of vectors, in float64 now and then, and there compensated.
 template <class T>
 class VectorSum {
  public:
@@ -59,43 +45,20 @@ class VectorSum {
   }
   FM_INLINE double sum() {
     flush();
-    return total;
+    return total.value();
   }
 
  private:
   FM_INLINE void flush() {
-    for (int lane = 0; lane < kWidth<T>; ++lane) total += static_cast<double>(part[lane]);
+    double sum = 0;
+    for (int lane = 0; lane < kWidth<T>; ++lane) sum += static_cast<double>(part[lane]);
+    total.add(sum);
     part = Vec<T>{};
     count = 0;
   }
   Vec<T> part{};
-  double total = 0;
+  ExactSum total;
   int count = 0;
-};
-
-constexpr double kNever = __builtin_huge_val();
-
-// Which triplets of a pair (a, p) are members, by diff = d_an - d_ap; NaN belongs to every set.
-struct TripletSet {
-  enum Kind { all, semihard, hard, easy } kind;
-
-  explicit TripletSet(std::string_view name)
-      : kind(name == "semihard_all" ? semihard
-             : name == "hard_all"   ? hard
-             : name == "easy_all"   ? easy
-                                    : all) {}
-  FM_INLINE bool contains(double diff, double margin) const {
-    const bool above = kind == all || kind == hard || !(diff <= (kind == easy ? margin : 0));
-    const bool below = kind == all || kind == easy || !(diff > (kind == hard ? 0 : margin));
-    return above && below;
-  }
-  // d_an of the members lies between.
-  FM_INLINE double low(double d_ap, double margin) const {
-    return kind == semihard ? d_ap : kind == easy ? d_ap + margin : -kNever;
-  }
-  FM_INLINE double high(double d_ap, double margin) const {
-    return kind == hard ? d_ap : kind == semihard ? d_ap + margin : kNever;
-  }
 };
 
 // Hinges over the triplets of a set.
@@ -108,13 +71,9 @@ struct TripletHinges {
                   const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     if (!row.valid()) return;
     const TripletSet set(problem.loss);
-    double count = 0;
-    for (int64_t p = 0; p < row.n_positive; ++p) {
-      const double active = add_positive(set, row, factors, p, totals);
-      row.positive_slope[p] = active * factors.weight * factors.cotangent;
-      count += active;
-      if (with_stats) totals.members += members(set, row, factors, p);
-    }
+    const double count = row.n_positive > kManyPositives
+                             ? SortedTriplets<T, curve>{set, row, factors}.add(with_stats, totals)
+                             : add_one_by_one(set, row, factors, with_stats, totals);
     const auto factor = static_cast<T>(-factors.weight * factors.cotangent);
     for (int64_t j = 0; j < row.ref.padded(); j += kWidth<T>) {
       const Vec<T> c = load(row.coefficient + j);
@@ -128,6 +87,19 @@ struct TripletHinges {
   }
 
  private:
+  template <class T, Curve curve>
+  static double add_one_by_one(const TripletSet& set, const DenseRow<T, curve>& row,
+                               const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
+    double count = 0;
+    for (int64_t p = 0; p < row.n_positive; ++p) {
+      const double active = add_positive(set, row, factors, p, totals);
+      row.positive_slope[p] = active * factors.weight * factors.cotangent;
+      count += active;
+      if (with_stats) totals.members += members(set, row, factors, p);
+    }
+    return count;
+  }
+
   // Adds the active triplets of one positive; counts them per negative in `coefficient`.
   template <class T, Curve curve>
   static double add_positive(const TripletSet& set, const DenseRow<T, curve>& row,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Computes the float64 keys of one query row against a run of reference rows: the bits of pair_key,
-// several times faster.
+// Computes the float64 keys of one query row against a run of rows, or a list: the bits of
+// pair_key, several times faster.
 //
 // Why so: the query is widened (and mapped) once, and kRowsAtOnce references pass by together, each
 // with its own eight sums: a single chain of dependent additions would leave most of the machine
@@ -15,16 +15,25 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 // into 16.
 constexpr int kRowsAtOnce = 4;
 
-// key_sum of the mapped query and `count` references from row j on.
+// The references: all rows, or those that are listed.
+template <class T>
+struct References {
+  const RowView<T>& rows;
+  const int32_t* listed;  // null: all
+
+  FM_INLINE int64_t operator[](int64_t j) const { return listed == nullptr ? j : listed[j]; }
+};
+
+// key_sum of the mapped query and `count` references from number j on.
 template <Form form, bool mapped, int count, class T>
-FM_INLINE void key_sums(KeyForm key, const double* x, const RowView<T>& r, int64_t j, int64_t dim,
-                        double* out) {
+FM_INLINE void key_sums(KeyForm key, const double* x, const References<T>& r, int64_t j,
+                        int64_t dim, double* out) {
   const T* rows[count];
   Mapping map[count];
   Double8 sum[count] = {};
   for (int u = 0; u < count; ++u) {
-    rows[u] = r.row(j + u);
-    if constexpr (mapped) map[u] = r.mapping(key, j + u);
+    rows[u] = r.rows.row(r[j + u]);
+    if constexpr (mapped) map[u] = r.rows.mapping(key, r[j + u]);
   }
   const auto step = [&](Double8 query, Double8 ref, int u, int64_t features) FM_INLINE_LAMBDA {
     if constexpr (mapped) ref = map[u].of(ref, features);
@@ -46,7 +55,7 @@ FM_INLINE void key_sums(KeyForm key, const double* x, const RowView<T>& r, int64
 }
 
 template <Form form, class T>
-inline void row_key_sums(KeyForm key, const double* x, const RowView<T>& r, int64_t begin,
+inline void row_key_sums(KeyForm key, const double* x, const References<T>& r, int64_t begin,
                          int64_t end, int64_t dim, double* out) {
   const auto run = [&](auto mapped) {
     int64_t j = begin;
@@ -59,12 +68,15 @@ inline void row_key_sums(KeyForm key, const double* x, const RowView<T>& r, int6
   run(std::false_type{});
 }
 
-// out[j - begin] = pair_key(key, x, i, r, j, dim) for begin <= j < end.
+// out[j - begin] = pair_key(key, x, i, rows, j, dim) for begin <= j < end; j counts in the list if
+// there is one.
 template <class T>
-inline void row_keys(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& r,
+inline void row_keys(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& rows,
                      int64_t begin, int64_t end, int64_t dim,
                      double* x_buffer,  // [dim]
-                     double* out) {     // [end - begin]
+                     double* out,       // [end - begin]
+                     const int32_t* listed = nullptr) {
+  const References<T> r{rows, listed};
   const T* query = x.row(i);
   const Mapping map = x.mapping(key, i);
   for (int64_t k = 0; k < dim; ++k) {
@@ -82,13 +94,13 @@ inline void row_keys(KeyForm key, const RowView<T>& x, int64_t i, const RowView<
       row_key_sums<Form::absolute>(key, x_buffer, r, begin, end, dim, out);
       break;
     default:  // as fast as they can be, one by one
-      for (int64_t j = begin; j < end; ++j) out[j - begin] = pair_key(key, x, i, r, j, dim);
+      for (int64_t j = begin; j < end; ++j) out[j - begin] = pair_key(key, x, i, rows, r[j], dim);
       return;
   }
   for (int64_t j = begin; j < end; ++j) {
     double& pair = out[j - begin];
     if (key.form == Form::product) pair = -pair;
-    if (key.quotient) pair /= x.clamped_norm(i) * r.clamped_norm(j);
+    if (key.quotient) pair /= x.clamped_norm(i) * rows.clamped_norm(r[j]);
     if (key.relative) pair /= x.clamped_energy(i);
   }
 }

@@ -49,6 +49,7 @@ extern const KernelTable table;
 struct Counters {
   int64_t mine, list_triplets, triplet, dense, paired, pairwise, pairwise_backward;
   int64_t candidates, rescored, fallback_rows, brute_rows, slots;
+  int64_t dense_blocks, sorted_anchors;
 };
 extern Counters call_counters;
 

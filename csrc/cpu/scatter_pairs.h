@@ -9,25 +9,12 @@
 // Numerics: everything between the rows and the results is float64.
 #pragma once
 
+#include "exact_sum.h"
 #include "pair_gradient.h"
 #include "threads.h"
 #include "triplet_terms.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
-
-// Neumaier's compensated sum: the error does not grow with the number of terms.
-struct ExactSum {
-  double sum = 0;
-  double lost = 0;
-  FM_INLINE void add(double x) {
-    const double total = sum + x;
-    const bool x_is_smaller = (sum < 0 ? -sum : sum) >= (x < 0 ? -x : x);
-    lost += x_is_smaller ? (sum - total) + x : (x - total) + sum;
-    sum = total;
-  }
-  // Where the sum is not finite the correction is NaN; the sum itself says what torch would say.
-  FM_INLINE double value() const { return lost == lost ? sum + lost : sum; }
-};
 
 template <class T>
 inline double sum_terms(const TripletProblem& problem, Reduction reduction,
