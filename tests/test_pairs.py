@@ -189,3 +189,26 @@ def test_the_gradient_of_a_boundary_does_not_depend_on_the_threads():
             results.append(beta.grad)
     for grad, expected in zip(results[2:], results[:2] * 2, strict=True):
         assert_same_bits(grad, expected)
+
+
+@pytest.mark.parametrize("n", [12, 150])
+def test_a_second_negative_is_no_row_of_the_anchor_whatever_its_labels(n):
+    """The query's own reference may share no label with the query, and a negative may have none."""
+    generator = torch.Generator().manual_seed(n)
+    rows = torch.randint(-3, 4, (n, 2), generator=generator).float()
+    labels, ref_labels = (torch.rand(n, 4, generator=generator) < 0.3 for _ in range(2))
+    assert (~ref_labels.any(1)).any()
+    own = torch.arange(n).where(torch.rand(n, generator=generator) < 0.8, -1)
+    found, expected = (
+        quadruplet_loss(
+            *(rows, labels.long()),
+            ref_embeddings=rows + 0.25,
+            ref_labels=ref_labels.long(),
+            self_index=own,
+            reduction="none",
+            impl=impl,
+        )
+        for impl in ("fused", "reference")
+    )
+    assert expected.count_nonzero()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -7,7 +7,7 @@ calls and does not trace.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from flashmetric._labels import compared
 from flashmetric.reference.distances import paired_key
 
 from .cpu import mine
+
+_COLUMNS = 64  # one word of packed labels
 
 
 def bounds(query: Tensor, ref: Tensor | None, *options: Any) -> Tensor:
@@ -52,43 +54,100 @@ def apart(
     refs = query if ref is None else ref
     found = torch.full_like(negative, -1)
     anchor = (negative >= 0).nonzero().squeeze(1)
-    near, back = negative[anchor], torch.arange(anchor.shape[0])
-    own = None if self_index is None else self_index[anchor]
-    rows = torch.arange(refs.shape[0])
-    if relation == "mask":
-        known, of_refs = labels[anchor] | labels[near], None
-        known.scatter_(1, torch.stack((anchor, near), 1), True)
-    elif relation == "multi_hot":
-        of_refs = labels if ref_labels is None else ref_labels
-        known, own = (labels[anchor] != 0) | (of_refs[near] != 0), near  # n1 may have no label
-    else:
+    if relation == "classes":
         keys, kept = compared(labels, relation, ignore_label)
         of_refs = keys
         if ref_labels is not None:
             of_refs, kept = compared(ref_labels, relation, ignore_label)
-        pairs = torch.stack((near, keys[anchor]), 1)
         if ref is None:
             # What is nearest to the negative, of another class than its own, is known already, and
             # mostly of another class than the anchor's as well.
-            after = negative[near]
-            settled = (after >= 0) & (keys[after] != pairs[:, 1])
+            after = negative[negative[anchor]]
+            settled = (after >= 0) & (keys[after] != keys[anchor])
             found = found.index_copy(0, anchor[settled], after[settled])
-            anchor, pairs = anchor[~settled], pairs[~settled]
+            anchor = anchor[~settled]
+        ids = keys[anchor], of_refs, kept
+    search = _Search(refs, negative[anchor], distance, normalize)
+    own = None if self_index is None else self_index[anchor]
+    if not anchor.shape[0]:
+        return found
+    if relation == "classes":
+        nearest = search.of_third_class(*ids, own)
+    elif relation == "multi_hot":
+        of_refs = (labels if ref_labels is None else ref_labels) != 0
+        nearest = search.without_shared_label((labels[anchor] != 0), of_refs, own)
+    else:
+        nearest = search.outside_both_masks(labels, anchor)
+    return found.index_copy(0, anchor, nearest)
+
+
+class _Search(NamedTuple):
+    """For rows that are references themselves, the nearest other reference of no class of theirs.
+
+    A kernel leaves out one reference of each row by its place.
+    """
+
+    refs: Tensor
+    near: Tensor  # (n,) which references the rows are
+    distance: str
+    normalize: bool
+
+    def of_third_class(
+        self, keys: Tensor, of_refs: Tensor, kept: Tensor | None, own: Tensor | None
+    ) -> Tensor:
+        """keys: the class, beside its own, that each row must not choose; own: where it is left
+        out by its place."""
+        pairs, back = torch.stack((self.near, keys), 1), None
         if own is None:  # anchors of one class often share their negative
             pairs, back = pairs.unique(dim=0, return_inverse=True)
         near = pairs[:, 0]
-        known, relation = torch.stack((of_refs[near], pairs[:, 1]), 1), "either"
-        if kept is not None:
+        known, refs = torch.stack((of_refs[near], pairs[:, 1]), 1), self.refs
+        if kept is None:
+            nearest = self._nearest(near, refs, known, of_refs, own, "either")
+        else:
             rows = kept.nonzero().squeeze(1)
             own = None if own is None else _places(rows, own, refs.shape[0])
-            of_refs = of_refs[rows]
-    if not rows.shape[0] or not near.shape[0]:
-        return found
-    candidates = refs if rows.shape[0] == refs.shape[0] else refs[rows]
-    sides = (known, of_refs, own, relation, None)
-    _, nearest = mine(refs[near], candidates, *sides, "hard", distance, normalize)
-    nearest = torch.where(nearest >= 0, rows[nearest.clamp(min=0)], -1)
-    return found.index_copy(0, anchor, nearest[back])
+            nearest = self._nearest(near, refs[rows], known, of_refs[rows], own, "either")
+            nearest = torch.where(nearest >= 0, rows[nearest.clamp(min=0)], -1)
+        return nearest if back is None else nearest[back]
+
+    def without_shared_label(self, hot: Tensor, of_refs: Tensor, own: Tensor | None) -> Tensor:
+        """hot: the labels, beside its own, that no choice of a row may have."""
+        known = hot | of_refs[self.near]
+        bare = ~of_refs[self.near].any(1)  # not even of its own class: to be left out by its place
+        places = torch.full_like(self.near, -1) if own is None else own
+        out = self.near if own is None else torch.where(bare, self.near, own)
+        nearest = self._nearest(self.near, self.refs, known, of_refs, out, "multi_hot")
+        both = (bare & (places >= 0)).nonzero().squeeze(1)
+        for part in both.split(_COLUMNS):
+            # The own row as well: it comes to share one more label with the row, a column for each.
+            n = part.shape[0]
+            more = of_refs.new_zeros(self.refs.shape[0], n)
+            more[places[part], torch.arange(n)] = True
+            known_of_part = torch.cat((known[part], torch.eye(n, dtype=torch.bool)), 1)
+            sides = (known_of_part, torch.cat((of_refs, more), 1), self.near[part])
+            nearest[part] = self._nearest(self.near[part], self.refs, *sides, "multi_hot")
+        return nearest
+
+    def outside_both_masks(self, mask: Tensor, anchor: Tensor) -> Tensor:
+        """Among the anchors themselves, of which `anchor` gave the rows."""
+        known = mask[anchor] | mask[self.near]
+        known.scatter_(1, torch.stack((anchor, self.near), 1), True)
+        return self._nearest(self.near, self.refs, known, None, None, "mask")
+
+    def _nearest(
+        self,
+        near: Tensor,
+        refs: Tensor,
+        known: Tensor,
+        of_refs: Tensor | None,
+        own: Tensor | None,
+        relation: str,
+    ) -> Tensor:
+        if not refs.shape[0]:
+            return torch.full_like(near, -1)
+        sides = (known, of_refs, own, relation, None)
+        return mine(self.refs[near], refs, *sides, "hard", self.distance, self.normalize)[1]
 
 
 def _places(rows: Tensor, wanted: Tensor, n: int) -> Tensor:

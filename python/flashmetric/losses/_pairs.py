@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flashmetric import _autograd
+from flashmetric._compat import is_compiling
 from flashmetric._mining import Number
 from flashmetric.reference import Stats
 
@@ -29,7 +30,8 @@ __all__ = [
 
 Side = tuple[Tensor, Tensor | None]  # rows, and int64 (T,) which of them; None = row t
 
-_SLOTS = 256  # few enough that torch.sum adds them in one thread
+_SERIAL = 2**15  # torch.sum adds fewer numbers than this in one thread
+_SLOTS = 256
 
 
 def active(value: Tensor) -> Tensor:
@@ -157,6 +159,8 @@ class Terms(NamedTuple):
 
 
 def _total(numbers: Tensor) -> Tensor:
+    if numbers.shape[0] < _SERIAL and not is_compiling():
+        return numbers.sum()
     return numbers.new_zeros(_SLOTS).index_add(0, _slots(numbers), numbers).sum()
 
 
