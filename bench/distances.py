@@ -2,7 +2,8 @@
 """Times batch-hard losses and distance matrices of distances that are no matrix product, forward
 and backward, against eager code on `torch.cdist` (Jaccard: broadcast in chunks).
 
-    python bench/distances.py                 prints how many times faster ours are
+    python bench/distances.py                 prints, and writes bench/results/distances/*.json
+    python bench/tables.py                    puts the newest of them into docs/performance.md
 
 Ours and eager take turns in one process (see cli/bench/measure.py). Float32, 4 rows per class.
 """
@@ -10,7 +11,11 @@ Ours and eager take turns in one process (see cli/bench/measure.py). Float32, 4 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +23,12 @@ from torch import Tensor
 
 from flashmetric import Minkowski
 from flashmetric import functional as FM
+from flashmetric.cli import machine
 from flashmetric.cli.bench.measure import interleave
 from flashmetric.cli.table import format_seconds, markdown_table
 
+RESULTS = Path(__file__).resolve().parent / "results" / "distances"
+STEPS = ("hard", "matrix")
 CHUNK = 64  # rows of the eager Jaccard distance at a time: 64 x 2048 x 128 floats are 64 MiB
 
 
@@ -75,6 +83,27 @@ def steps(batch: int, dim: int, name: str) -> dict[str, Callable[[], object]]:
     }
 
 
+def measure(batch: int, dim: int, name: str, seconds: float) -> dict[str, Any]:
+    timings = interleave(steps(batch, dim, name), seconds_each=seconds)
+    return {step: asdict(timing) for step, timing in timings.items()}
+
+
+def table(result: dict[str, Any]) -> str:
+    """A row per distance: batch-hard and matrix, each with how many times faster than eager."""
+
+    def cells(timings: dict[str, Any], step: str) -> tuple[str, str, str]:
+        ours, eager = timings[step]["median"], timings[f"{step}, eager"]["median"]
+        return format_seconds(ours), format_seconds(eager), f"{eager / ours:.1f}x"
+
+    rows = [
+        (name, *(cell for step in STEPS for cell in cells(timings, step)))
+        for name, timings in result["distances"].items()
+    ]
+    columns = ("ours", "eager", "faster")
+    header = ("distance", *(f"{step}, {column}" for step in STEPS for column in columns))
+    return markdown_table(header, rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="for each step")
@@ -82,14 +111,21 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--distances", nargs="*", default=list(DISTANCES), choices=DISTANCES)
     args = parser.parse_args()
-    rows = []
-    for name in args.distances:
-        timings = interleave(steps(args.batch, args.dim, name), seconds_each=args.seconds)
-        for what in ("hard", "matrix"):
-            ours, eager = timings[what].median, timings[f"{what}, eager"].median
-            times = f"{eager / ours:.1f}x"
-            rows.append((name, what, format_seconds(ours), format_seconds(eager), times))
-    print(markdown_table(("distance", "step", "ours", "eager", "faster"), rows))
+    names: list[str] = args.distances
+    result: dict[str, Any] = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine.machine_facts(),
+        "commit": machine.git_commit(),
+        "threads": torch.get_num_threads(),
+        "isa": machine.isa_facts()["in_use"],
+        "batch": args.batch,
+        "dim": args.dim,
+        "distances": {name: measure(args.batch, args.dim, name, args.seconds) for name in names},
+    }
+    print(table(result))
+    name = machine.slug(result["machine"]["cpu"], result["isa"], result["threads"], "threads")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ A document holds pairs of markers; what stands between them is replaced, the res
     <!-- /bench:speed -->
 
 Blocks: claim (one sentence), conditions (one sentence), picture, families (of bench/families.py),
-advice and sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed,
-milliseconds, memory, limits, avx2, overhead. The newest result file counts, unless --results names
-another.
+distances (of bench/distances.py), advice and sweep (of bench/advice.py), and the tables of
+`python -m flashmetric bench`: speed, milliseconds, memory, limits, avx2, overhead. The newest
+result file counts, unless --results names another.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import advice
+import distances
 import families
 from flashmetric.cli.bench import report
 from flashmetric.cli.table import format_bytes, format_ratio
@@ -34,6 +36,11 @@ DOCUMENTS = ("README.md", "docs/performance.md", "docs/choosing.md")
 BLOCK = re.compile(
     r"(<!-- bench:(?P<name>[a-z0-9_]+) -->\n).*?(<!-- /bench:(?P=name) -->)", re.DOTALL
 )
+# name -> where its results lie, and how they are shown.
+TABLES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
+    "families": (families.RESULTS, families.table),
+    "distances": (distances.RESULTS, distances.table),
+}
 ADVICE = {"advice": advice.table, "sweep": advice.sweep}
 # The problem that the one-sentence claim is about.
 CLAIM = "4096x128"
@@ -85,25 +92,23 @@ def block(name: str, result: dict[str, Any], path: Path, document: Path) -> str:
         picture = path.with_suffix(".png").resolve().relative_to(ROOT)
         up = "../" * len(document.relative_to(ROOT).parent.parts)
         return f"![Time and peak memory beside other implementations]({up}{picture})"
-    if name == "families":
-        return families_table()
+    if name in TABLES:
+        return newest_table(*TABLES[name])
     if name in ADVICE:
         return ADVICE[name](json.loads(advice.RESULT.read_text()))
     if name in report.TABLES:
         return report.TABLES[name](result).as_markdown()
-    known = ", ".join(("claim", "conditions", "families", "picture", *ADVICE, *report.TABLES))
+    known = ", ".join(("claim", "conditions", "picture", *TABLES, *ADVICE, *report.TABLES))
     msg = f"{document.name}: no block is named {name!r}; known: {known}."
     raise SystemExit(msg)
 
 
-def families_table() -> str:
-    """The newest result of bench/families.py."""
-    paths = (ROOT / "bench" / "results" / "families").glob("*.json")
-    result = json.loads(
-        max(paths, key=lambda path: json.loads(path.read_text())["date"]).read_text()
-    )
+def newest_table(folder: Path, table: Callable[[dict[str, Any]], str]) -> str:
+    """The newest result of a folder, and where it was measured."""
+    results = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    result = max(results, key=lambda result: str(result["date"]))
     where = f"{result['machine']['cpu']}, {result['isa']}, {result['threads']} threads"
-    return f"{where}, commit {result['commit']}:\n\n{families.table(result)}"
+    return f"{where}, commit {result['commit']}:\n\n{table(result)}"
 
 
 def claim(result: dict[str, Any]) -> str:

@@ -138,6 +138,7 @@ size_t pairwise(const py::args& args) {
   p.y = read_rows(in);
   if constexpr (backward) {
     p.swapped = in;
+    p.mirrored = in;
     p.cotangent = in;
     p.cotangent_row_stride = in;
     p.cotangent_col_stride = in;

@@ -176,6 +176,7 @@ struct PairwiseProblem {
   int64_t dim = 0;
   Rows x, y;
   bool swapped = false;             // y are the queries; backward only
+  bool mirrored = false;            // y are the rows x as well; backward only
   const void* cotangent = nullptr;  // [x.n, y.n], backward only
   int64_t cotangent_row_stride = 0, cotangent_col_stride = 0;
   void* out = nullptr;  // forward: [x.n, y.n]; backward: += gradient of x, [x.n, dim]

@@ -17,6 +17,7 @@
 
 #include "keys.h"
 #include "simd.h"
+#include "vector_power.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
@@ -31,6 +32,16 @@ struct GradientPair {
 
 // 32: the pairs of one row mostly fit, and the list stays in registers' reach (2 KiB of L1).
 constexpr int kPairBatch = 32;
+
+// |gap|^p, off by a few roundings where p has a fraction: 20 times as fast as ::pow, and for the
+// gradient of float32 rows as good.
+template <class T>
+FM_INLINE Double8 raised_about(Double8 base, double p) {
+  if (sizeof(T) == sizeof(double) || whole_power(p) != 0) return raised(base, p);
+  const VectorPower<double> power(p);
+  for (Vec<double>& part : base.part) part = power.of(part);
+  return base;
+}
 
 // Takes a gradient back through the normalisation of its row, where there is one. A NaN row that
 // nobody chose must not come here: its 0 would become NaN.
@@ -65,6 +76,19 @@ class GradientRow {
     for (int64_t k = 0; k < dim_; ++k) buffer_[k] = 0;
     pending_ = 0;
     untouched_ = true;
+  }
+
+  // The slope of the distance to row j, by its key.
+  inline double slope(const RowView<T>& rows, int64_t j) const {
+    if (key_.form != Form::power || sizeof(T) == sizeof(double)) {
+      return key_.slope(pair_key(key_, *own_, index_, rows, j, dim_));
+    }
+    Double8 sum = {};
+    each_eight<true>(row_, rows.row(j), dim_, map_, rows.mapping(key_, j),
+                     [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
+                       sum = sum + raised_about<T>(absolute(a - b), key_.power);
+                     });
+    return key_.slope(sum8(sum));
   }
 
   // Pair with row j; `query`: the row of the gradient is the query of the pair.
@@ -214,7 +238,7 @@ class GradientRow {
       Double8 gap = z - o;
       // As in pair_value: a quotient rounds once.
       if (sizeof(T) == sizeof(double) && key_.scaled) gap = x / norm_ - other / pair.norm;
-      return sum + raised(absolute(gap), key_.power - 1) * signs8(gap) * pair.coefficient;
+      return sum + raised_about<T>(absolute(gap), key_.power - 1) * signs8(gap) * pair.coefficient;
     } else if constexpr (form == Form::maximum) {
       const Double8 gap = z - o;
       return sum + equals8(absolute(gap), pair.extreme) * signs8(gap) * pair.coefficient;

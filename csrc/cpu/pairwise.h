@@ -172,7 +172,8 @@ inline void pairwise_forward(KeyForm key, PairwiseProblem& problem) {
   __atomic_fetch_add(&call_counters.pairwise, int64_t{1}, __ATOMIC_RELAXED);
 }
 
-// Adds the gradient of x to `out`; the caller swaps the sides, and says so, for that of y.
+// Adds the gradient of x to `out`; the caller swaps the sides, and says so, for that of y. Where
+// both are the same rows, a row has the gradient of its row and of its column of the distances.
 template <class T>
 inline void pairwise_gradient(KeyForm key, PairwiseProblem& problem) {
   Arena arena(problem.workspace);
@@ -189,17 +190,24 @@ inline void pairwise_gradient(KeyForm key, PairwiseProblem& problem) {
   measure_and_pack(key, problem.dim, threads, x);
   measure_and_pack(key, problem.dim, threads, y);
   const auto* cotangent = static_cast<const T*>(problem.cotangent);
+  const auto factor = [&](int64_t i, int64_t j) {
+    return static_cast<double>(
+        cotangent[i * problem.cotangent_row_stride + j * problem.cotangent_col_stride]);
+  };
   parallel_ranges(threads, x.n, 8, [&](int64_t begin, int64_t end, int thread) {
     GradientRow<T> gradient(key, problem.dim, buffer + thread * problem.dim);
     for (int64_t i = begin; i < end; ++i) {
       gradient.start(x.rows, i);
       for (int64_t j = 0; j < y.n; ++j) {
-        const auto weight = static_cast<double>(
-            cotangent[i * problem.cotangent_row_stride + j * problem.cotangent_col_stride]);
+        double weight = factor(i, j);
+        if (problem.mirrored && key.relative) {  // whose slope is constant, but not symmetric
+          gradient.add(y.rows, j, factor(j, i) * key.slope(1), false);
+        } else if (problem.mirrored) {
+          weight += factor(j, i);
+        }
         if (weight == 0) continue;
-        const double pair =
-            key.slope_is_constant() ? 1 : pair_key(key, x.rows, i, y.rows, j, problem.dim);
-        gradient.add(y.rows, j, weight * key.slope(pair), !problem.swapped);
+        const double slope = key.slope_is_constant() ? key.slope(1) : gradient.slope(y.rows, j);
+        gradient.add(y.rows, j, weight * slope, !problem.swapped);
       }
       gradient.finish(static_cast<T*>(problem.out) + i * problem.dim, true);
     }

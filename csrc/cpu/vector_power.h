@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Computes x^p of vectors, x >= 0 and p >= 1, as 2^(p log2 x).
+// Computes x^p of vectors, x >= 0 and p > 0, as 2^(p log2 x).
 //
 // Algorithm: x = 2^e m with m within [sqrt(1/2), sqrt(2)); log2 m from the series of atanh; the
 // whole and the fraction of p (e + log2 m) apart; 2^fraction from the series of exp.
@@ -8,7 +8,7 @@
 // its relative error is below 6u (the quotient 2u, the series 2u, the constant 2u), and it is below
 // 1/2. So the fraction is within p (3u + u/2) + (1 + p) u/2, 2^fraction within ln 2 times that and
 // 3u of its own, together less than (4 p + 8) u relative. Truncation: docs/numerics-sums.md.
-// Results below the smallest normal number, and those of subnormal x, are 0. NaN stays NaN.
+// Results below the smallest normal number, and those of subnormal x, are 0. NaN and infinity stay.
 #pragma once
 
 #include "simd.h"
@@ -63,7 +63,7 @@ class VectorPower {
     Vec<T> found = exponent > most ? broadcast(static_cast<T>(__builtin_huge_val())) : power;
     found =
         (exponent <= 1 - most) | (bits < (Bits<T>(1) << Format::fraction_bits)) ? Vec<T>{} : found;
-    return x != x ? x : found;
+    return (x != x) | (x == static_cast<T>(__builtin_huge_val())) ? x : found;
   }
 
  private:

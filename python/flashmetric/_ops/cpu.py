@@ -104,17 +104,21 @@ def pairwise_backward(
     other = x if y is None else rows_of(y)
 
     def add(
-        grad: Tensor, own: Tensor, other: Tensor, cotangent: Tensor, *, swapped: bool = False
+        grad: Tensor,
+        own: Tensor,
+        other: Tensor,
+        cotangent: Tensor,
+        *,
+        swapped: bool = False,
+        mirrored: bool = False,
     ) -> None:
-        factor = (swapped, cotangent.data_ptr(), *cotangent.stride())
+        factor = (swapped, mirrored, cotangent.data_ptr(), *cotangent.stride())
         arguments = (distance, normalize, *numbers_of(own, other), *factor, grad.data_ptr())
         run((_C.pairwise_backward, arguments, None))
 
     if wanted[0]:
-        add(grads[0], x, other, cotangent)
-    if y is None:  # the columns are the same rows: their share goes to the same gradient
-        add(grads[0], x, x, cotangent.T, swapped=True)
-    elif wanted[1]:
+        add(grads[0], x, other, cotangent, mirrored=y is None)
+    if wanted[1] and y is not None:
         add(grads[-1], other, x, cotangent.T, swapped=True)
     return grads
 
