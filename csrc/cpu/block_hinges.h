@@ -250,7 +250,7 @@ struct HingeBlocks : BlockProblem<T, curve> {
           count += compare<true>(column_limits(limit, p, j), h, inside, open[1]);
           for (; open[1] != 0; open[1] &= open[1] - 1) {
             const int lane = __builtin_ctz(open[1]);
-            count[lane] += is_member(set, j + lane, p, i, j + lane) ? 1 : 0;
+            count[lane] += is_member(set, j + lane, p, i, j + lane) ? T(1) : T(0);
           }
         }
       }
