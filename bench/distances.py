@@ -11,23 +11,20 @@ Ours and eager take turns in one process (see cli/bench/measure.py). Float32, 4 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import record
 from flashmetric import Minkowski
 from flashmetric import functional as FM
-from flashmetric.cli import machine
 from flashmetric.cli.bench.measure import interleave
 from flashmetric.cli.table import format_seconds, markdown_table
 
-RESULTS = Path(__file__).resolve().parent / "results" / "distances"
+RESULTS = record.RESULTS / "distances"
 STEPS = ("hard", "matrix")
 CHUNK = 64  # rows of the eager Jaccard distance at a time: 64 x 2048 x 128 floats are 64 MiB
 
@@ -113,19 +110,13 @@ def main() -> None:
     args = parser.parse_args()
     names: list[str] = args.distances
     result: dict[str, Any] = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine.machine_facts(),
-        "commit": machine.git_commit(),
-        "threads": torch.get_num_threads(),
-        "isa": machine.isa_facts()["in_use"],
+        **record.conditions(),
         "batch": args.batch,
         "dim": args.dim,
         "distances": {name: measure(args.batch, args.dim, name, args.seconds) for name in names},
     }
     print(table(result))
-    name = machine.slug(result["machine"]["cpu"], result["isa"], result["threads"], "threads")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    record.save(RESULTS, result)
 
 
 if __name__ == "__main__":

@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import record
 from flashmetric import functional as FM
-from flashmetric.cli import machine
 from flashmetric.cli.bench.measure import interleave
 from flashmetric.cli.bench.problems import Problem
 from flashmetric.cli.table import format_ratio, format_seconds, markdown_table
 
-RESULTS = Path(__file__).resolve().parent / "results" / "families"
+RESULTS = record.RESULTS / "families"
 SIZES = (1024, 4096)
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -132,17 +129,11 @@ def main() -> None:
     args = parser.parse_args()
     problems = [Problem(size, 128, layout) for layout in ("k4", "two") for size in args.sizes]
     result: dict[str, Any] = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine.machine_facts(),
-        "commit": machine.git_commit(),
-        "threads": torch.get_num_threads(),
-        "isa": machine.isa_facts()["in_use"],
+        **record.conditions(),
         "problems": {problem.name: measure(problem, args.seconds) for problem in problems},
     }
     print(table(result))
-    name = machine.slug(result["machine"]["cpu"], result["isa"], result["threads"], "threads")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    record.save(RESULTS, result)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 import advice
 import distances
 import families
+import record
 from flashmetric.cli.bench import report
 from flashmetric.cli.table import format_bytes, format_ratio
 
@@ -52,7 +53,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
     parser.add_argument("--results", type=Path, help="a result file instead of the newest one")
     args = parser.parse_args()
-    path = args.results or newest_results()
+    path = args.results or record.newest(record.RESULTS)
     if path is None:
         print("no bench/results/*.json yet: python -m flashmetric bench", file=sys.stderr)
         return 1
@@ -61,11 +62,6 @@ def main() -> int:
     for name in stale:
         print(f"{name}: {'out of date' if args.check else 'written'} ({path.name})")
     return 1 if args.check and stale else 0
-
-
-def newest_results() -> Path | None:
-    paths = (ROOT / "bench" / "results").glob("*.json")
-    return max(paths, key=lambda path: json.loads(path.read_text())["date"], default=None)
 
 
 def rewrite(document: Path, result: dict[str, Any], path: Path, *, check: bool) -> bool:
@@ -105,8 +101,9 @@ def block(name: str, result: dict[str, Any], path: Path, document: Path) -> str:
 
 def newest_table(folder: Path, table: Callable[[dict[str, Any]], str]) -> str:
     """The newest result of a folder, and where it was measured."""
-    results = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    result = max(results, key=lambda result: str(result["date"]))
+    path = record.newest(folder)
+    assert path is not None, f"no {folder}/*.json"
+    result = json.loads(path.read_text())
     where = f"{result['machine']['cpu']}, {result['isa']}, {result['threads']} threads"
     return f"{where}, commit {result['commit']}:\n\n{table(result)}"
 

@@ -46,7 +46,7 @@ def _as_references(sample):
         ({}, 1),
         ({"reduction": "sum"}, 1),
         ({"reduction": "none"}, 0),
-        ({"weights": torch.rand(200)}, 1),
+        ({"weights": torch.arange(200) / 200}, 1),
         ({"labels": torch.arange(200) % 10}, 0),  # 19 positives
         ({"labels": torch.eye(50).repeat(4, 1)}, 0),
         ({"ignore_label": 3}, 1),
@@ -97,7 +97,8 @@ def _assert_blocks_agree_with_rows(op, sample):
 def test_blocks_agree_with_rows(name, n, distance):
     op = OP[name]
     options = {"distance": distance, "margin": MARGINS[distance], "reduction": "mean"}
-    sample = _batch(op, n, n_classes=n // 3, weights=torch.rand(n) + 0.5, **options)
+    weights = torch.rand(n, generator=torch.Generator().manual_seed(n)) + 0.5
+    sample = _batch(op, n, n_classes=n // 3, weights=weights, **options)
     assert _counted("dense_blocks", op, sample) == 1
     _assert_blocks_agree_with_rows(op, sample)
 

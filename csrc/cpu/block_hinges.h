@@ -80,17 +80,15 @@ struct HingeBlocks : BlockProblem<T, curve> {
   }
 
  private:
-  FM_INLINE double number(const double* values, int64_t stride, double one, int32_t i) const {
-    return values == nullptr ? one : values[this->state.order.query[i] * stride];
-  }
   FM_INLINE double margin(int32_t i) const {
     const DenseProblem& problem = this->problem;
-    return number(problem.margin_values, problem.margin_stride, problem.margin, i);
+    return number_of(this->state.order.query[i], problem.margin_values, problem.margin_stride,
+                     problem.margin);
   }
   FM_INLINE double mining_margin(int32_t i) const {
     const DenseProblem& problem = this->problem;
-    return number(problem.mining_margin_values, problem.mining_margin_stride, problem.mining_margin,
-                  i);
+    return number_of(this->state.order.query[i], problem.mining_margin_values,
+                     problem.mining_margin_stride, problem.mining_margin);
   }
 
   FM_INLINE bool by_set() const { return this->blocks.member_limit[0] != nullptr; }

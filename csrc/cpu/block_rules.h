@@ -70,13 +70,11 @@ struct BlockProblem {
     return blocks.positive_key[p * blocks.padded + i];
   }
   FM_INLINE double weight(int32_t i) const {
-    return problem.weights == nullptr ? 1.0 : problem.weights[state.order.query[i]];
+    return number_of(state.order.query[i], problem.weights, 1, 1.0);
   }
-  // Of the h of an anchor against two distances; the errors are those of dense.h.
+  // Of the h of an anchor against two distances.
   FM_INLINE Limits<T> limits_between(int32_t i, double low, double high) const {
-    const double error =
-        2 * (static_cast<double>(state.query.slack[i]) + static_cast<double>(state.most_slack));
-    return limits_of<T>(error, 16 * Precision<T>::roundoff, scale.threshold(low),
+    return limits_of<T>(state.error(i), relative_error<T>(key, problem.dim), scale.threshold(low),
                         scale.threshold(high));
   }
   FM_INLINE void set_limits(T* const (&limit)[4], int32_t p, int32_t i,

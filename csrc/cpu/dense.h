@@ -72,9 +72,8 @@ struct DenseRows {
                            scratch.negative_distance,
                            scratch.sort,
                            c};
-    row.error = 2 * (state.query.slack[i] + state.most_slack);
-    row.relative = 16 * Precision<T>::roundoff +
-                   static_cast<double>(score_spread<T>(key, static_cast<double>(problem.dim)));
+    row.error = static_cast<T>(state.error(i));
+    row.relative = relative_error<T>(key, problem.dim);
     refine(row, scratch, near);
     split(row, scratch);
     const RowFactors<T> factors = factors_of(i, scratch);
@@ -157,14 +156,12 @@ struct DenseRows {
 
   FM_INLINE RowFactors<T> factors_of(int32_t i, const RowScratch<T>& scratch) const {
     const int64_t anchor = state.order.query[i];
-    const auto at = [anchor](const double* values, int64_t stride, double number) {
-      return values == nullptr ? number : values[anchor * stride];
-    };
     RowFactors<T> factors{};
-    factors.margin = at(problem.margin_values, problem.margin_stride, problem.margin);
-    factors.mining_margin =
-        at(problem.mining_margin_values, problem.mining_margin_stride, problem.mining_margin);
-    factors.weight = at(problem.weights, 1, 1.0);
+    factors.margin =
+        number_of(anchor, problem.margin_values, problem.margin_stride, problem.margin);
+    factors.mining_margin = number_of(anchor, problem.mining_margin_values,
+                                      problem.mining_margin_stride, problem.mining_margin);
+    factors.weight = number_of(anchor, problem.weights, 1, 1.0);
     factors.cotangent = static_cast<double>(state.cotangent[i]);
     factors.scale[0] = state.scale[0];
     factors.scale[1] = state.scale[1];

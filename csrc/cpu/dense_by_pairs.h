@@ -9,10 +9,10 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
+FM_INLINE bool by_pairs(KeyForm key) { return !key.of_products() || key.relative; }
+
 template <class T>
-FM_INLINE bool by_pairs(KeyForm key) {
-  return !key.of_products() || key.relative || sizeof(T) == sizeof(double);
-}
+constexpr bool always_by_pairs = sizeof(T) == sizeof(double);
 
 template <class T>
 struct DenseByPairs {

@@ -42,6 +42,10 @@ struct DenseState {
   const DenseSet<T>& references(const DenseProblem& problem) const {
     return problem.symmetric ? query : ref;
   }
+  // How far h of the query at sorted position i can be off.
+  FM_INLINE double error(int64_t i) const {
+    return 2 * (static_cast<double>(query.slack[i]) + static_cast<double>(most_slack));
+  }
 };
 
 template <class T>

@@ -51,7 +51,7 @@ inline void lay_out_scratch(Arena& arena, const DenseProblem& problem, DenseStat
 FM_INLINE int dense_threads(const DenseProblem& problem) {
   const double work = static_cast<double>(problem.query.n) * static_cast<double>(problem.ref.n) *
                       static_cast<double>(problem.dim);
-  return work < kSerialWork ? 1 : usable_threads(problem.threads);
+  return threads_for(work, problem.threads);
 }
 
 // What every dense loss needs; its scratch comes after.

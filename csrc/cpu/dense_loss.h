@@ -51,7 +51,7 @@ struct DenseLoss {
       for (int64_t i = begin; i < end; ++i) {
         RowTotals& row = state.totals[i];
         row = RowTotals{};
-        const double own = anchor_weight(i);
+        const double own = number_of(state.order.query[i], problem.weights, 1, 1.0);
         for (int64_t word = 0; word < state.references(problem).padded() / 32; ++word) {
           const auto j = static_cast<int32_t>(word * 32);
           const RoleBits roles = relation.bits(static_cast<int32_t>(i), j, 32);
@@ -71,13 +71,20 @@ struct DenseLoss {
     return sum_rows(state);
   }
 
-  double anchor_weight(int64_t i) const {
-    return problem.weights == nullptr ? 1.0 : problem.weights[state.order.query[i]];
+  void visit_all(bool with_gradient) {
+    with_method([&](const auto& gradient) { visit_with(gradient, with_gradient); });
   }
 
-  void visit_all(bool with_gradient) {
-    if (by_pairs<T>(key)) return visit_with(DenseByPairs<T>{problem, state, key}, with_gradient);
-    visit_with(DenseGradient<T>{problem, state, key}, with_gradient);
+  // What adds up the gradient.
+  template <class Visit>
+  void with_method(const Visit& visit) const {
+    if constexpr (always_by_pairs<T>) {
+      visit(DenseByPairs<T>{problem, state, key});
+    } else if (by_pairs(key)) {
+      visit(DenseByPairs<T>{problem, state, key});
+    } else {
+      visit(DenseGradient<T>{problem, state, key});
+    }
   }
 
   template <class Gradient>
@@ -108,8 +115,7 @@ struct DenseLoss {
   }
 
   void write_gradients(double factor) {
-    if (by_pairs<T>(key)) return write_with(DenseByPairs<T>{problem, state, key}, factor);
-    write_with(DenseGradient<T>{problem, state, key}, factor);
+    with_method([&](const auto& gradient) { write_with(gradient, factor); });
   }
 
   template <class Gradient>

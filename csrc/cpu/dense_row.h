@@ -72,6 +72,18 @@ FM_INLINE Limits<T> limits_of(double error, double relative, double low, double 
           bounded(high + band(high))};
 }
 
+// The number of an anchor: its own, or that of all.
+FM_INLINE double number_of(int64_t anchor, const double* values, int64_t stride, double number) {
+  return values == nullptr ? number : values[anchor * stride];
+}
+
+// How far h can be off in proportion to itself.
+template <class T>
+FM_INLINE double relative_error(KeyForm key, int64_t dim) {
+  return 16 * Precision<T>::roundoff +
+         static_cast<double>(score_spread<T>(key, static_cast<double>(dim)));
+}
+
 // The factors of an anchor's terms.
 template <class T>
 struct RowFactors {

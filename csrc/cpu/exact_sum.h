@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Sums whose error does not grow with the number of their terms.
+// Neumaier's compensated sum: the error does not grow with the number of terms.
 #pragma once
 
 #include "simd.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-// Neumaier's compensated sum: the error does not grow with the number of terms.
 struct ExactSum {
   double sum = 0;
   double lost = 0;

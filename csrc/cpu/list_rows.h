@@ -195,7 +195,7 @@ inline void list_rows(KeyForm named, ListProblem& problem, int rule) {
   }
   const double work = static_cast<double>(problem.query.n) * static_cast<double>(problem.ref.n) *
                       static_cast<double>(problem.dim);
-  state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
+  state.threads = threads_for(work, problem.threads);
   const ListNeeds needs = list_needs(rule, problem);
   const KeyForm key =
       needs.measure == Measure::sphere ? KeyForm{Form::difference, false, true} : named;

@@ -138,7 +138,7 @@ inline void mine_rows(KeyForm key, MineProblem& problem) {
     return;
   }
   const double work = pair_count(problem) * static_cast<double>(problem.dim);
-  state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
+  state.threads = threads_for(work, problem.threads);
   prepare<Tiles, Miner>(key, problem, state);
   const Labels& labels = problem.labels;
   if (labels.relation == Relation::classes) {

@@ -80,7 +80,7 @@ inline void paired_distances(KeyForm key, PairedProblem& problem) {
     return;
   }
   const double work = kPairWork * static_cast<double>(problem.n) * static_cast<double>(problem.dim);
-  state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
+  state.threads = threads_for(work, problem.threads);
   measure_paired(key, problem, state);
   const PairedTerms<T> terms{problem, state, key};
   parallel_ranges(state.threads, problem.n, 64, [&](int64_t begin, int64_t end, int) {

@@ -146,7 +146,7 @@ struct PairwiseTile {
 FM_INLINE int pairwise_threads(const PairwiseProblem& problem) {
   const double work = static_cast<double>(problem.x.n) * static_cast<double>(problem.y.n) *
                       static_cast<double>(problem.dim);
-  return work < kSerialWork ? 1 : usable_threads(problem.threads);
+  return threads_for(work, problem.threads);
 }
 
 template <class T>

@@ -118,7 +118,7 @@ inline void triplet_loss(KeyForm key, Reduction reduction, TripletProblem& probl
   }
   const double work =
       kPairWork * 2 * static_cast<double>(problem.n) * static_cast<double>(problem.dim);
-  state.threads = work < kSerialWork ? 1 : usable_threads(problem.threads);
+  state.threads = threads_for(work, problem.threads);
   measure_sets(key, problem, state);
   const TripletTerms<T, Loss> terms{problem, state, key};
   parallel_ranges(state.threads, problem.n, 64, [&](int64_t begin, int64_t end, int) {

@@ -7,12 +7,9 @@
 
 namespace flashmetric::cpu {
 
-// The caller's number, but 1 inside another parallel region and 1 in a forked child: a child of a
-// process whose OpenMP pool exists inherits no threads and would wait for them forever.
-int usable_threads(int requested);
-
-// A problem of fewer multiply-adds than this runs serially: at about 50 per ns and thread it takes
-// 20 us, where waking a sleeping worker costs 5 to 50 us.
-constexpr double kSerialWork = 1 << 20;
+// Threads for a problem of `work` multiply-adds: the caller's number, but 1 if they are few, inside
+// another parallel region and in a forked child: a child of a process whose OpenMP pool exists
+// inherits no threads and would wait for them forever.
+int threads_for(double work, int requested);
 
 }  // namespace flashmetric::cpu

@@ -51,9 +51,11 @@ def apart(
     normalize: bool,
 ) -> Tensor:
     """(B,) int64: the nearest to the negative, of another class than both, or -1."""
-    refs = query if ref is None else ref
+    search = _Search(query if ref is None else ref, distance, normalize)
     found = torch.full_like(negative, -1)
     anchor = (negative >= 0).nonzero().squeeze(1)
+    near = negative[anchor]
+    own = None if self_index is None else self_index[anchor]
     if relation == "classes":
         keys, kept = compared(labels, relation, ignore_label)
         of_refs = keys
@@ -62,42 +64,40 @@ def apart(
         if ref is None:
             # What is nearest to the negative, of another class than its own, is known already, and
             # mostly of another class than the anchor's as well.
-            after = negative[negative[anchor]]
+            after = negative[near]
             settled = (after >= 0) & (keys[after] != keys[anchor])
             found = found.index_copy(0, anchor[settled], after[settled])
-            anchor = anchor[~settled]
-        ids = keys[anchor], of_refs, kept
-    search = _Search(refs, negative[anchor], distance, normalize)
-    own = None if self_index is None else self_index[anchor]
-    if not anchor.shape[0]:
-        return found
-    if relation == "classes":
-        nearest = search.of_third_class(*ids, own)
+            anchor, near = anchor[~settled], near[~settled]
+        nearest = search.of_third_class(near, keys[anchor], of_refs, kept, own)
     elif relation == "multi_hot":
         of_refs = (labels if ref_labels is None else ref_labels) != 0
-        nearest = search.without_shared_label((labels[anchor] != 0), of_refs, own)
+        nearest = search.without_shared_label(near, labels[anchor] != 0, of_refs, own)
     else:
-        nearest = search.outside_both_masks(labels, anchor)
+        nearest = search.outside_both_masks(near, labels, anchor)
     return found.index_copy(0, anchor, nearest)
 
 
 class _Search(NamedTuple):
-    """For rows that are references themselves, the nearest other reference of no class of theirs.
+    """For references `near`, the nearest other reference of no class of theirs.
 
     A kernel leaves out one reference of each row by its place.
     """
 
     refs: Tensor
-    near: Tensor  # (n,) which references the rows are
     distance: str
     normalize: bool
 
     def of_third_class(
-        self, keys: Tensor, of_refs: Tensor, kept: Tensor | None, own: Tensor | None
+        self,
+        near: Tensor,
+        keys: Tensor,
+        of_refs: Tensor,
+        kept: Tensor | None,
+        own: Tensor | None,
     ) -> Tensor:
         """keys: the class, beside its own, that each row must not choose; own: where it is left
         out by its place."""
-        pairs, back = torch.stack((self.near, keys), 1), None
+        pairs, back = torch.stack((near, keys), 1), None
         if own is None:  # anchors of one class often share their negative
             pairs, back = pairs.unique(dim=0, return_inverse=True)
         near = pairs[:, 0]
@@ -111,13 +111,15 @@ class _Search(NamedTuple):
             nearest = torch.where(nearest >= 0, rows[nearest.clamp(min=0)], -1)
         return nearest if back is None else nearest[back]
 
-    def without_shared_label(self, hot: Tensor, of_refs: Tensor, own: Tensor | None) -> Tensor:
+    def without_shared_label(
+        self, near: Tensor, hot: Tensor, of_refs: Tensor, own: Tensor | None
+    ) -> Tensor:
         """hot: the labels, beside its own, that no choice of a row may have."""
-        known = hot | of_refs[self.near]
-        bare = ~of_refs[self.near].any(1)  # not even of its own class: to be left out by its place
-        places = torch.full_like(self.near, -1) if own is None else own
-        out = self.near if own is None else torch.where(bare, self.near, own)
-        nearest = self._nearest(self.near, self.refs, known, of_refs, out, "multi_hot")
+        known = hot | of_refs[near]
+        bare = ~of_refs[near].any(1)  # not even of its own class: to be left out by its place
+        places = torch.full_like(near, -1) if own is None else own
+        out = near if own is None else torch.where(bare, near, own)
+        nearest = self._nearest(near, self.refs, known, of_refs, out, "multi_hot")
         both = (bare & (places >= 0)).nonzero().squeeze(1)
         for part in both.split(_COLUMNS):
             # The own row as well: it comes to share one more label with the row, a column for each.
@@ -125,15 +127,15 @@ class _Search(NamedTuple):
             more = of_refs.new_zeros(self.refs.shape[0], n)
             more[places[part], torch.arange(n)] = True
             known_of_part = torch.cat((known[part], torch.eye(n, dtype=torch.bool)), 1)
-            sides = (known_of_part, torch.cat((of_refs, more), 1), self.near[part])
-            nearest[part] = self._nearest(self.near[part], self.refs, *sides, "multi_hot")
+            sides = (known_of_part, torch.cat((of_refs, more), 1), near[part])
+            nearest[part] = self._nearest(near[part], self.refs, *sides, "multi_hot")
         return nearest
 
-    def outside_both_masks(self, mask: Tensor, anchor: Tensor) -> Tensor:
+    def outside_both_masks(self, near: Tensor, mask: Tensor, anchor: Tensor) -> Tensor:
         """Among the anchors themselves, of which `anchor` gave the rows."""
-        known = mask[anchor] | mask[self.near]
-        known.scatter_(1, torch.stack((anchor, self.near), 1), True)
-        return self._nearest(self.near, self.refs, known, None, None, "mask")
+        known = mask[anchor] | mask[near]
+        known.scatter_(1, torch.stack((anchor, near), 1), True)
+        return self._nearest(near, self.refs, known, None, None, "mask")
 
     def _nearest(
         self,
@@ -144,7 +146,7 @@ class _Search(NamedTuple):
         own: Tensor | None,
         relation: str,
     ) -> Tensor:
-        if not refs.shape[0]:
+        if not refs.shape[0] or not near.shape[0]:
             return torch.full_like(near, -1)
         sides = (known, of_refs, own, relation, None)
         return mine(self.refs[near], refs, *sides, "hard", self.distance, self.normalize)[1]

@@ -31,7 +31,7 @@ __all__ = [
 Side = tuple[Tensor, Tensor | None]  # rows, and int64 (T,) which of them; None = row t
 
 _SERIAL = 2**15  # torch.sum adds fewer numbers than this in one thread
-_SLOTS = 256
+_SLOTS = 256  # partial sums of a longer sum
 
 
 def active(value: Tensor) -> Tensor:
