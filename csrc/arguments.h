@@ -9,7 +9,7 @@
 #include <string_view>
 #include <type_traits>
 
-#include "flashmetric.h"
+#include "cuda.h"
 
 namespace flashmetric::bindings {
 
@@ -46,8 +46,8 @@ inline void raise(const fm::Status& status) {
 
 // Runs the operation on the last arguments, workspace, its size, threads. Returns 0, or, if the
 // workspace is too small, only the bytes it needs.
-template <class Problem>
-size_t run(fm::Status (*operation)(Problem&), Problem& problem, Arguments& in) {
+template <class Operation, class Problem>
+size_t run(const Operation& operation, Problem& problem, Arguments& in) {
   fm::Workspace workspace;
   workspace.data = in;
   workspace.bytes = in;
@@ -80,9 +80,16 @@ inline void read_metric(Problem& problem, Arguments& in) {
   problem.distance = in;
   problem.normalize = in;
   const int dtype = in;
-  if (dtype != 0 && dtype != 1) throw py::value_error("dtype must be 0 (float32) or 1 (float64).");
+  if (dtype < 0 || dtype > 3) throw py::value_error("dtype must be one of DType.");
   problem.dtype = static_cast<fm::DType>(dtype);
   problem.dim = in;
+}
+
+inline fm::Device read_device(Arguments& in) {
+  fm::Device device;
+  device.index = in;
+  device.stream = in;
+  return device;
 }
 
 inline fm::Rows read_rows(Arguments& in) {

@@ -14,17 +14,23 @@ namespace {
 using fm::bindings::Arguments;
 using fm::bindings::raise;
 using fm::bindings::read_comparison;
+using fm::bindings::read_device;
 using fm::bindings::read_metric;
 using fm::bindings::read_rows;
 using fm::bindings::run;
 
-size_t mine(const py::args& args) {
-  Arguments in(args);
+fm::MineProblem read_mine(Arguments& in) {
   fm::MineProblem p;
   p.mining = in;
   read_comparison(p, in);
   p.positive = in;
   p.negative = in;
+  return p;
+}
+
+size_t mine(const py::args& args) {
+  Arguments in(args);
+  fm::MineProblem p = read_mine(in);
   return run(fm::mine, p, in);
 }
 
@@ -55,8 +61,7 @@ size_t list_triplets(const py::args& args) {
   return needed;
 }
 
-size_t triplet(const py::args& args) {
-  Arguments in(args);
+fm::TripletProblem read_triplet(Arguments& in) {
   fm::TripletProblem p;
   read_metric(p, in);
   for (int role = 0; role < 3; ++role) {  // a role without rows shares those of the one before
@@ -82,7 +87,39 @@ size_t triplet(const py::args& args) {
   for (void*& grad : p.grad) grad = in;
   p.stats = in;
   p.totals = in;
+  return p;
+}
+
+size_t triplet(const py::args& args) {
+  Arguments in(args);
+  fm::TripletProblem p = read_triplet(in);
   return run(fm::triplet, p, in);
+}
+
+size_t cuda_mine(const py::args& args) {
+  Arguments in(args);
+  const fm::Device device = read_device(in);
+  fm::MineProblem p = read_mine(in);
+  return run([=](fm::MineProblem& problem) { return fm::cuda_mine(problem, device); }, p, in);
+}
+
+size_t cuda_triplet(const py::args& args) {
+  Arguments in(args);
+  const fm::Device device = read_device(in);
+  fm::TripletProblem p = read_triplet(in);
+  return run([=](fm::TripletProblem& problem) { return fm::cuda_triplet(problem, device); }, p,
+             in);
+}
+
+size_t cuda_mined_triplet(const py::args& args) {
+  Arguments in(args);
+  const fm::Device device = read_device(in);
+  fm::MineProblem mined = read_mine(in);
+  fm::TripletProblem p = read_triplet(in);
+  const auto both = [&](fm::TripletProblem& problem) {
+    return fm::cuda_mined_triplet(mined, problem, device);
+  };
+  return run(both, p, in);
 }
 
 size_t dense(const py::args& args) {
@@ -163,6 +200,10 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("paired", &paired);
   m.def("pairwise", &pairwise<false>);
   m.def("pairwise_backward", &pairwise<true>);
+  m.def("cuda_mine", &cuda_mine);
+  m.def("cuda_triplet", &cuda_triplet);
+  m.def("cuda_mined_triplet", &cuda_mined_triplet);
+  m.def("cuda_path", &fm::cuda::path);
   m.def("counters", [] {
     py::dict named;
     for (const auto& [name, count] : fm::counters()) named[py::str(name)] = count;

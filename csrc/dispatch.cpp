@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "cpu/isa.h"
+#include "cuda.h"
 #include "distances.h"
 #include "list_rules.h"
 #include "losses.h"
@@ -30,7 +31,7 @@ Status resolve(List list, const char* op, const char* argument, std::string_view
 }
 
 // A name, or that of Minkowski with its exponent: "minkowski(3.5)".
-Status resolve_distance(const char* op, std::string_view name, cpu::Names& names) {
+Status resolve_distance(const char* op, std::string_view name, Names& names) {
   std::string_view kind = name;
   const size_t open = name.find('(');
   if (open != std::string_view::npos && name.back() == ')') {
@@ -56,10 +57,10 @@ Status check_size(const char* op, int64_t rows) {
 // In the order of Relation.
 constexpr std::string_view kRelations[] = {"classes", "either", "multi_hot", "mask"};
 
-// In the order of cpu::Reduction.
+// In the order of Reduction.
 constexpr std::string_view kReductions[] = {"mean", "mean_active", "sum", "none"};
 
-// In the order of cpu::DenseReduction.
+// In the order of DenseReduction.
 constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pairs", "sum",
                                                  "none"};
 
@@ -67,21 +68,46 @@ constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pa
 constexpr std::string_view kDenseLosses[] = {
     "all", "semihard_all", "hard_all", "easy_all", "soft", "contrastive", "online_contrastive"};
 
-}  // namespace
-
-Status mine(MineProblem& problem) {
-  cpu::Names names;
+Status resolve(const MineProblem& problem, Names& names) {
   Status status = resolve_distance("mine", problem.distance, names);
   if (status.empty()) status = resolve(Miners{}, "mine", "mining", problem.mining, names.mining);
   if (status.empty()) status = check_size("mine", problem.query.n);
   if (status.empty()) status = check_size("mine", problem.ref.n);
+  return status;
+}
+
+Status resolve(const TripletProblem& problem, Names& names) {
+  Status status = resolve_distance("triplet", problem.distance, names);
+  if (!status.empty()) return status;
+  const auto* const reduction =
+      std::find(std::begin(kReductions), std::end(kReductions), problem.reduction);
+  if (reduction == std::end(kReductions)) {
+    return "[triplet] unknown reduction '" + std::string(problem.reduction) +
+           "'; known: mean, mean_active, sum, none.";
+  }
+  names.reduction = static_cast<Reduction>(reduction - std::begin(kReductions));
+  names.loss = index_of_name(TripletLosses{}, problem.soft_margin ? "soft_margin" : "hinge");
+  return {};
+}
+
+}  // namespace
+
+Status mine(MineProblem& problem) {
+  Names names;
+  Status status = resolve(problem, names);
   if (status.empty()) cpu::kernel_table().mine(problem, names);
   return status;
 }
 
+Status cuda_mine(MineProblem& problem, Device device) {
+  Names names;
+  const Status status = resolve(problem, names);
+  return status.empty() ? cuda::mine(problem, names, device) : status;
+}
+
 Status list_triplets(ListProblem& problem) {
   const char* const op = "mine_triplets";
-  cpu::Names names;
+  Names names;
   Status status = resolve_distance(op, problem.distance, names);
   if (status.empty()) status = resolve(ListRules{}, op, "mining", problem.mining, names.mining);
   if (status.empty()) status = check_size(op, problem.ref.n);
@@ -90,7 +116,7 @@ Status list_triplets(ListProblem& problem) {
 }
 
 Status dense(DenseProblem& problem) {
-  cpu::Names names;
+  Names names;
   Status status = resolve_distance("dense", problem.distance, names);
   if (status.empty()) status = check_size("dense", problem.query.n);
   if (status.empty()) status = check_size("dense", problem.ref.n);
@@ -104,43 +130,47 @@ Status dense(DenseProblem& problem) {
            std::string(problem.reduction) + "'.";
   }
   names.dense_reduction =
-      static_cast<cpu::DenseReduction>(reduction - std::begin(kDenseReductions));
+      static_cast<DenseReduction>(reduction - std::begin(kDenseReductions));
   cpu::kernel_table().dense(problem, names);
   return {};
 }
 
 Status paired(PairedProblem& problem) {
-  cpu::Names names;
+  Names names;
   Status status = resolve_distance("paired", problem.distance, names);
   if (status.empty()) cpu::kernel_table().paired(problem, names);
   return status;
 }
 
 Status triplet(TripletProblem& problem) {
-  cpu::Names names;
-  Status status = resolve_distance("triplet", problem.distance, names);
-  if (!status.empty()) return status;
-  const auto* const reduction =
-      std::find(std::begin(kReductions), std::end(kReductions), problem.reduction);
-  if (reduction == std::end(kReductions)) {
-    return "[triplet] unknown reduction '" + std::string(problem.reduction) +
-           "'; known: mean, mean_active, sum, none.";
-  }
-  names.reduction = static_cast<cpu::Reduction>(reduction - std::begin(kReductions));
-  names.loss = index_of_name(TripletLosses{}, problem.soft_margin ? "soft_margin" : "hinge");
-  cpu::kernel_table().triplet(problem, names);
-  return {};
+  Names names;
+  Status status = resolve(problem, names);
+  if (status.empty()) cpu::kernel_table().triplet(problem, names);
+  return status;
+}
+
+Status cuda_triplet(TripletProblem& problem, Device device) {
+  Names names;
+  const Status status = resolve(problem, names);
+  return status.empty() ? cuda::triplet(problem, names, device) : status;
+}
+
+Status cuda_mined_triplet(MineProblem& mined, TripletProblem& loss, Device device) {
+  Names names;
+  Status status = resolve(mined, names);
+  if (status.empty()) status = resolve(loss, names);
+  return status.empty() ? cuda::mined_triplet(mined, loss, names, device) : status;
 }
 
 Status pairwise(PairwiseProblem& problem) {
-  cpu::Names names;
+  Names names;
   Status status = resolve_distance("pairwise", problem.distance, names);
   if (status.empty()) cpu::kernel_table().pairwise(problem, names);
   return status;
 }
 
 Status pairwise_backward(PairwiseProblem& problem) {
-  cpu::Names names;
+  Names names;
   Status status = resolve_distance("pairwise_backward", problem.distance, names);
   if (status.empty()) cpu::kernel_table().pairwise_backward(problem, names);
   return status;
@@ -174,6 +204,17 @@ constexpr NamedCounter kCounters[] = {
     {"sorted_anchors", &cpu::Counters::sorted_anchors},
 };
 
+struct NamedCudaCounter {
+  std::string_view name;
+  int64_t cuda::Counters::* counter;
+};
+constexpr NamedCudaCounter kCudaCounters[] = {
+    {"cuda_mine", &cuda::Counters::mine},
+    {"cuda_triplet", &cuda::Counters::triplet},
+    {"cuda_tiles", &cuda::Counters::tiles},
+    {"cuda_keys", &cuda::Counters::keys},
+};
+
 }  // namespace
 
 std::vector<std::pair<std::string_view, int64_t>> counters() {
@@ -181,12 +222,18 @@ std::vector<std::pair<std::string_view, int64_t>> counters() {
   for (const auto& [name, counter] : kCounters) {
     counts.emplace_back(name, __atomic_load_n(&(cpu::call_counters.*counter), __ATOMIC_RELAXED));
   }
+  for (const auto& [name, counter] : kCudaCounters) {
+    counts.emplace_back(name, __atomic_load_n(&(cuda::call_counters.*counter), __ATOMIC_RELAXED));
+  }
   return counts;
 }
 
 void reset_counters() {
   for (const auto& [name, counter] : kCounters) {
     __atomic_store_n(&(cpu::call_counters.*counter), int64_t{0}, __ATOMIC_RELAXED);
+  }
+  for (const auto& [name, counter] : kCudaCounters) {
+    __atomic_store_n(&(cuda::call_counters.*counter), int64_t{0}, __ATOMIC_RELAXED);
   }
 }
 
@@ -198,7 +245,8 @@ std::map<std::string, BuildFact> build_info() {
 #endif
   return {{"version", FLASHMETRIC_VERSION},     {"compiler", FLASHMETRIC_COMPILER},
           {"cxx_flags", FLASHMETRIC_CXX_FLAGS}, {"openmp", openmp},
-          {"cuda", built_with_cuda()},          {"cuda_archs", std::vector<std::string>()}};
+          {"cuda", built_with_cuda()},          {"cuda_archs", cuda::architectures()},
+          {"cuda_toolkit", cuda::toolkit()}};
 }
 
 }  // namespace flashmetric

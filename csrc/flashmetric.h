@@ -17,7 +17,8 @@
 
 namespace flashmetric {
 
-enum class DType : int { float32 = 0, float64 = 1 };
+// The last two on a GPU only; a CPU gets them as float32.
+enum class DType : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
 
 // "" = done; anything else is the sentence for the user.
 using Status = std::string;

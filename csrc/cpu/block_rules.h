@@ -74,7 +74,7 @@ struct BlockProblem {
   }
   // Of the h of an anchor against two distances.
   FM_INLINE Limits<T> limits_between(int32_t i, double low, double high) const {
-    return limits_of<T>(state.error(i), relative_error<T>(key, problem.dim), scale.threshold(low),
+    return limits_of<T>(state.error(i), row_relative_error<T>(key, problem.dim), scale.threshold(low),
                         scale.threshold(high));
   }
   FM_INLINE void set_limits(T* const (&limit)[4], int32_t p, int32_t i,

@@ -4,7 +4,7 @@
 // gradient is taken by difference.
 #pragma once
 
-#include "arena.h"
+#include "../arena.h"
 #include "dense_gradient.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {

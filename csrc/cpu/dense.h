@@ -73,7 +73,7 @@ struct DenseRows {
                            scratch.sort,
                            c};
     row.error = static_cast<T>(state.error(i));
-    row.relative = relative_error<T>(key, problem.dim);
+    row.relative = row_relative_error<T>(key, problem.dim);
     refine(row, scratch, near);
     split(row, scratch);
     const RowFactors<T> factors = factors_of(i, scratch);

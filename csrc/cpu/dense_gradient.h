@@ -3,7 +3,7 @@
 // gradients (dense.h says which). P and S of a row are `sums` and `weight`.
 #pragma once
 
-#include "arena.h"
+#include "../arena.h"
 #include "dense_rules.h"
 #include "gradient_row.h"
 #include "parallel.h"

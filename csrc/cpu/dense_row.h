@@ -79,7 +79,7 @@ FM_INLINE double number_of(int64_t anchor, const double* values, int64_t stride,
 
 // How far h can be off in proportion to itself.
 template <class T>
-FM_INLINE double relative_error(KeyForm key, int64_t dim) {
+FM_INLINE double row_relative_error(KeyForm key, int64_t dim) {
   return 16 * Precision<T>::roundoff +
          static_cast<double>(score_spread<T>(key, static_cast<double>(dim)));
 }

@@ -5,7 +5,7 @@
 // have filled some.
 #pragma once
 
-#include "arena.h"
+#include "../arena.h"
 #include "order.h"
 
 namespace flashmetric::cpu {

@@ -3,23 +3,9 @@
 // ISA, in namespace flashmetric::cpu::<isa>.
 #pragma once
 
-#include "../flashmetric.h"
+#include "../names.h"
 
 namespace flashmetric::cpu {
-
-enum class Reduction : int { mean, mean_active, sum, none };
-
-enum class DenseReduction : int { mean, mean_active, mean_pairs, sum, none };
-
-// Problems reach a table with names already resolved, to positions in the policy lists.
-struct Names {
-  int distance = 0;
-  double power = 2;  // of Minkowski
-  int mining = 0;    // position in Miners or in ListRules
-  int loss = 0;
-  Reduction reduction = Reduction::mean;
-  DenseReduction dense_reduction = DenseReduction::mean;
-};
 
 struct KernelTable {
   void (*mine)(MineProblem& problem, Names names);

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "../flashmetric.h"
-#include "arena.h"
+#include "../arena.h"
 
 namespace flashmetric::cpu {
 

@@ -9,7 +9,7 @@
 // copies, and the same additions in the same order for any number of threads.
 #pragma once
 
-#include "arena.h"
+#include "../arena.h"
 #include "gradient_row.h"
 #include "parallel.h"
 

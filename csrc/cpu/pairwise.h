@@ -8,7 +8,7 @@
 // float64 (gradient_row.h).
 #pragma once
 
-#include "arena.h"
+#include "../arena.h"
 #include "gradient_row.h"
 #include "kernels.h"
 #include "pack.h"

@@ -7,13 +7,15 @@
 // makes fewer candidates. Why scale: squares of 1e30 or 1e-30 leave the range of float.
 #pragma once
 
+#include "../arena.h"
+#include "../certificate.h"
 #include "../mining.h"
-#include "arena.h"
-#include "certificate.h"
 #include "kernels.h"
+#include "keys.h"
 #include "order.h"
 #include "parallel.h"
 #include "relation.h"
+#include "tile.h"
 #include "tile_units.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {

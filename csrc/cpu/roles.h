@@ -3,7 +3,7 @@
 // that look at whole rows of keys. relation.h answers the same for tiles of sorted rows.
 #pragma once
 
-#include "arena.h"
+#include "../arena.h"
 #include "simd.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {

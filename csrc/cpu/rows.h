@@ -2,9 +2,9 @@
 // Rows as the caller gave them, the numbers of each that its keys need, and how keys compare two.
 #pragma once
 
-#include "../distances.h"
 #include "../flashmetric.h"
-#include "arena.h"
+#include "../key_form.h"
+#include "../arena.h"
 #include "double8.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
@@ -16,22 +16,8 @@ FM_INLINE int whole_power(double p) {
   return static_cast<double>(whole) == p ? whole : 0;
 }
 
-struct KeyForm {
-  Form form;
-  bool quotient;
-  bool scaled;
-  bool relative = false;
-  int distance = 0;  // position in Distances
-  double power = 2;
-
-  FM_INLINE bool needs_norms() const { return quotient || scaled; }
-  FM_INLINE bool needs_means() const { return relative || form == Form::overlap; }
-  FM_INLINE bool maps_rows() const { return scaled || relative; }
-  // Rows that are normalised, and not changed after that: all of one length, but for the shortest.
-  FM_INLINE bool equally_long() const { return needs_norms() && of_products() && !relative; }
-  // Ranked by inner products, not feature by feature.
-  FM_INLINE bool of_products() const { return form == Form::difference || form == Form::product; }
-
+// The facts of a key, and the distance they belong to.
+struct KeyForm : KeyFacts {
   FM_INLINE Curve curve() const {
     Curve found = Curve::linear;
     visit_by_index(Distances{}, distance, [&](auto policy) { found = decltype(policy)::curve; });
@@ -61,13 +47,7 @@ struct KeyForm {
 };
 
 FM_INLINE KeyForm key_form(int distance, double power, bool normalize) {
-  KeyForm key{};
-  visit_by_index(Distances{}, distance, [&](auto policy) {
-    using Policy = decltype(policy);
-    key = {Policy::form,     Policy::quotient, normalize && !Policy::quotient,
-           Policy::relative, distance,         power};
-  });
-  return key;
+  return {key_facts(distance, power, normalize)};
 }
 
 // x * scale - shift, of the features that exist.

@@ -11,7 +11,7 @@
 // This is the plain unit: the dtype of the rows. bf16_tiles.h has a faster, less precise one.
 #pragma once
 
-#include "certificate.h"
+#include "../certificate.h"
 #include "pack.h"
 #include "tile.h"
 

@@ -1,9 +1,26 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The CUDA side of a build without CUDA.
-#include "../flashmetric.h"
+#include "../cuda.h"
 
 namespace flashmetric {
 
 bool built_with_cuda() { return false; }
 
+namespace cuda {
+namespace {
+
+constexpr const char* kNone = "[flashmetric] this build has no CUDA kernels.";
+
+}  // namespace
+
+Counters call_counters{};
+
+Status mine(MineProblem&, Names, Device) { return kNone; }
+Status triplet(TripletProblem&, Names, Device) { return kNone; }
+Status mined_triplet(MineProblem&, TripletProblem&, Names, Device) { return kNone; }
+std::string_view path(int, int) { return ""; }
+std::vector<std::string> architectures() { return {}; }
+std::string toolkit() { return ""; }
+
+}  // namespace cuda
 }  // namespace flashmetric

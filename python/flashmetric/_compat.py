@@ -17,6 +17,7 @@ __all__ = [
     "is_batched",
     "is_compiling",
     "is_watched",
+    "raw_stream",
 ]
 
 is_compiling: Callable[[], bool] = torch.compiler.is_compiling
@@ -77,6 +78,14 @@ def _perhaps(_: Tensor) -> bool:
 
 # Does the tensor stand for another one, under a transform of torch.func or after it?
 is_wrapped: Callable[[Tensor], bool] = getattr(_functorch, "is_functorch_wrapped_tensor", _perhaps)
+
+
+def _public_stream(device: int) -> int:
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+# The current stream of a GPU, as an address; the public way makes an object of 2 us first.
+raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", _public_stream)
 
 
 def apply_of(function: type[Function]) -> Callable[..., Any]:

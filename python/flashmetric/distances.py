@@ -83,6 +83,6 @@ def pairwise_distances(
     _validate.distance(op, distance)
     _validate.flags(op, normalize=normalize)
     x, y, (measure, normalize) = two_sides(op, x, y, distance, normalize)
-    if not _validate.use_fused(op, impl, x.device, measure):
+    if not _validate.use_fused(op, impl, x.device, "pairwise", measure):
         return reference.pairwise_distances(x, y, distance=measure, normalize=normalize)
     return _autograd.pairwise(x, y, measure, normalize)

@@ -145,6 +145,7 @@ def mine_triplets(
     )
     given, (measure, normalize) = compared(op, given, distance, normalize)
     rule = rule_of(op, options, None, given.embeddings)
-    if _validate.use_fused(op, impl, given.embeddings.device, measure):
+    kernel = "mine" if rule.name == "hard" else "list_triplets"
+    if _validate.use_fused(op, impl, given.embeddings.device, kernel, measure):
         return triplets_of(op, given, rule, measure, normalize)
     return reference.mining.list_triplets(given, rule, measure, normalize)

@@ -29,7 +29,7 @@ import torch
 from flashmetric import _outputs
 from flashmetric._compat import is_watched, is_wrapped
 
-from . import cpu, extremes, listed
+from . import cpu, cuda, extremes, listed
 from . import dense as dense_ops
 from .calls import WHY_NO_KERNELS
 
@@ -151,8 +151,12 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
     "pairwise_backward": cpu.pairwise_backward,
     "triplet": cpu.triplet,
 }
-_KERNELS = {"CPU": _ON_CPU}
-_DEVICES = {"meta", *(name.lower() for name in _KERNELS)}  # meta: the fake kernels
+_ON_CUDA: dict[str, Callable[..., Any]] = {
+    "mine": cuda.mine,
+    "mined_triplet": cuda.mined_triplet,
+    "triplet": cuda.triplet,
+}
+_KERNELS = {"CPU": _ON_CPU, "CUDA": _ON_CUDA if cuda.WHY_NO_CUDA == "" else {}}
 
 _LIBRARY = torch.library.Library("flashmetric", "DEF")
 for _name, _schema in _SCHEMAS.items():
@@ -161,7 +165,8 @@ for _name, _schema in _SCHEMAS.items():
     _LIBRARY.impl(_name, torch.library.fallthrough_kernel, "Autograd")
     _LIBRARY.impl(_name, refuse_vmap, "FuncTorchBatched")
     for _device, _kernels in () if WHY_NO_KERNELS else _KERNELS.items():
-        _LIBRARY.impl(_name, _kernels[_name], _device)
+        if _name in _kernels:
+            _LIBRARY.impl(_name, _kernels[_name], _device)
 
 apart = torch.ops.flashmetric.apart.default
 bounds = torch.ops.flashmetric.bounds.default
@@ -190,10 +195,14 @@ def forward(name: str, query: torch.Tensor, *args: Any) -> Any:
     return _ON_CPU[name](query, *args)
 
 
-def why_not_fused(device: torch.device) -> str:
-    """The reason why tensors of this device have no kernels; empty if they have."""
+def why_not_fused(device: torch.device, kernel: str) -> str:
+    """The reason why tensors of this device have no kernel for an op; empty if they have."""
     if WHY_NO_KERNELS:
         return WHY_NO_KERNELS
-    if device == _CPU or device.type in _DEVICES:  # reading the type costs five comparisons
+    if device == _CPU or device.type == "meta":  # reading the type costs five comparisons
         return ""
-    return f"there are no kernels for device {device.type!r} yet"
+    if device.type != "cuda":
+        return f"there are no kernels for device {device.type!r} yet"
+    if cuda.WHY_NO_CUDA:
+        return cuda.WHY_NO_CUDA
+    return "" if kernel in _ON_CUDA else f"there is no CUDA kernel for {kernel!r} yet"

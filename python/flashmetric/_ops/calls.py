@@ -27,6 +27,9 @@ _NO_SCRATCH = torch.empty(0, dtype=torch.uint8)
 _kept = threading.local()
 _SOMEWHERE = torch.empty(1, dtype=torch.float64)
 
+# In the order of DType in csrc/flashmetric.h.
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
 # What _C takes. A tensor must outlive the call that reads its pointer: keep it in a variable.
 # Few, large helpers: on a small batch a Python call costs as much as a kernel does.
 
@@ -44,7 +47,7 @@ def numbers_of(*sets: Tensor | None) -> list[int]:
     """dtype, features; pointer, length and stride of each set of rows, zeros if it is absent."""
     first = sets[0]
     assert first is not None
-    numbers = [1 if first.dtype == torch.float64 else 0, first.shape[1]]
+    numbers = [_DTYPES.index(first.dtype), first.shape[1]]
     for rows in sets:
         if rows is None:
             numbers += (0, 0, 0)

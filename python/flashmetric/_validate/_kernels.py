@@ -15,13 +15,16 @@ from ._basic import error, names
 _warned: set[str] = set()
 
 
-def use_fused(op: str, impl: str, device: torch.device, distance: Any = "") -> bool:
-    """Whether the kernels run; if they should and cannot, an error, or once a warning."""
+def use_fused(op: str, impl: str, device: torch.device, kernel: str, distance: Any = "") -> bool:
+    """Whether kernels run; if they should and cannot, an error, or once a warning.
+
+    `kernel` is an op that the function needs, one that a device has last.
+    """
     if impl != "auto":
         names(op, impl=impl)
     if impl == "reference":
         return False
-    reason = _ops.why_not_fused(device)
+    reason = _ops.why_not_fused(device, kernel)
     if not isinstance(distance, str):
         reason = "there are no kernels for a distance that is a function"
     if not reason:

@@ -169,7 +169,7 @@ def contrastive_loss(
     _validate.number(op, "margin", margin, embeddings)
     _validate.number(op, "pos_margin", pos_margin, embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device, measure):
+    if _validate.use_fused(op, impl, embeddings.device, "dense", measure):
         formula = _autograd.PairFormula(
             *(margin, pos_margin, power, half, weights, measure, normalize, reduction),
             with_stats=return_stats,

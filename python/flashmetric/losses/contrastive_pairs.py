@@ -116,7 +116,7 @@ def contrastive_pairs_loss(
     _validate.number(op, "margin", margin, rows)
     _validate.number(op, "pos_margin", pos_margin, rows)
     _validate.weights(op, weights, x1.shape[0], rows)
-    if not _validate.use_fused(op, impl, rows.device, measure):
+    if not _validate.use_fused(op, impl, rows.device, "paired", measure):
         return reference.contrastive_pairs_loss(
             *(x1, x2, similar),
             embeddings=embeddings,

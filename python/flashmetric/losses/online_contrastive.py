@@ -156,7 +156,7 @@ def online_contrastive_loss(
     margin = current(margin)
     _validate.number(op, "margin", margin, embeddings)
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if _validate.use_fused(op, impl, embeddings.device, measure):
+    if _validate.use_fused(op, impl, embeddings.device, "dense", measure):
         formula = _autograd.PairFormula(
             *(margin, 0.0, 2, False, weights, measure, normalize, reduction),
             with_stats=return_stats,

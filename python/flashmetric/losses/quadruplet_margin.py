@@ -108,7 +108,7 @@ def quadruplet_margin_loss(
     _validate.number(op, "margin1", margin1, rows, n)
     _validate.number(op, "margin2", margin2, rows, n)
     _validate.weights(op, weights, n, rows)
-    if not _validate.use_fused(op, impl, rows.device, measure):
+    if not _validate.use_fused(op, impl, rows.device, "paired", measure):
         return reference.quadruplet_margin_loss(
             *sides,
             embeddings=embeddings,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["triplet_loss"]
 
-# The rules that are sums over all triplets; those of others are listed.
-_DENSE = (*SETS, "soft")
+# The op of a rule: rules that are sums over all triplets are dense, and those of others listed.
+_OPS = {"hard": "mined_triplet", **dict.fromkeys((*SETS, "soft"), "dense")}
 
 
 class _Options(RuleKeywords, ComparisonKeywords, total=False):
@@ -215,7 +215,8 @@ def triplet_loss(
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
     terms = Formula(margin, soft_margin, weights, reduction)
     rule = rule_of(op, options, terms.resolved_margin, embeddings)
-    if not _validate.use_fused(op, impl, embeddings.device, measure):
+    kernel = _OPS.get(rule.name, "listed_triplet")
+    if not _validate.use_fused(op, impl, embeddings.device, kernel, measure):
         loss, stats = mined_loss(given, (rule, measure, normalize), terms, invalid)
         return (loss, stats) if return_stats else loss
     formula = _autograd.Formula(
@@ -225,9 +226,9 @@ def triplet_loss(
         reduction=reduction,
         with_stats=return_stats,
     )
-    if rule.name == "hard":
+    if kernel == "mined_triplet":
         loss, numbers = _autograd.mined_triplet(op, given, mining, formula)
-    elif rule.name in _DENSE:
+    elif kernel == "dense":
         loss, numbers = _autograd.dense_triplet(op, given, rule, formula)
     else:
         loss, numbers = _autograd.listed_triplet(op, given, rule, formula)

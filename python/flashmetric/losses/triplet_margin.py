@@ -163,7 +163,7 @@ def triplet_margin_loss(
     margin = current(margin)
     _validate.number(op, "margin", margin, rows, anchor.shape[0], optional=True)
     _validate.weights(op, weights, anchor.shape[0], rows)
-    if _validate.use_fused(op, impl, rows.device, measure):
+    if _validate.use_fused(op, impl, rows.device, "triplet", measure):
         indexed = embeddings is not None
         formula = _autograd.Formula(
             *(margin, weights, measure, normalize, soft_margin),

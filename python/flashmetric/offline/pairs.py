@@ -100,7 +100,7 @@ def mine_pairs(
     )
     options = {"distance": fingerprint(distance), "normalize": normalize, "impl": impl}
     given, metric = compared(op, given, distance, normalize)
-    fused = _validate.use_fused(op, impl, given.embeddings.device, metric[0])
+    fused = _validate.use_fused(op, impl, given.embeddings.device, "mine", metric[0])
     bounds = bounds_of(op, given, queries_per_chunk)
 
     def mine(chunk: int) -> Columns:

@@ -3,10 +3,10 @@
 // lays an operation's scratch out is also the one that says how many bytes it needs.
 #pragma once
 
-#include "../flashmetric.h"
-#include "../policy.h"
+#include "flashmetric.h"
+#include "policy.h"
 
-namespace flashmetric::cpu {
+namespace flashmetric {
 
 class Arena {
  public:
@@ -35,4 +35,4 @@ class Arena {
   bool counting_;
 };
 
-}  // namespace flashmetric::cpu
+}  // namespace flashmetric

@@ -13,10 +13,9 @@
 //   lower_ij <= threshold_i = min over columns (lower + 2 slack_column) + 2 slack_i.
 #pragma once
 
-#include "keys.h"
-#include "tile.h"
+#include "key_form.h"
 
-namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+namespace flashmetric {
 
 template <class T>
 struct Precision;
@@ -48,7 +47,7 @@ struct RowLengths {
 };
 
 template <class T>
-FM_INLINE T row_slack(KeyForm key, RowLengths row, double dim) {
+FM_HD T row_slack(KeyFacts key, RowLengths row, double dim) {
   constexpr double u = Precision<T>::roundoff;
   const bool product = key.form == Form::product;
   const double half_centred = row.centred * row.centred / 2;
@@ -76,7 +75,7 @@ FM_INLINE T row_slack(KeyForm key, RowLengths row, double dim) {
 // Where a distance is a sum over features without a sign to cancel by, tiles are right up to this
 // fraction of themselves, whatever the rows.
 template <class T>
-FM_INLINE double relative_error(KeyForm key, double dim) {
+FM_HD double relative_error(KeyFacts key, double dim) {
   constexpr double u = Precision<T>::roundoff;
   if (key.of_products()) return 0;
   // The sum, the power of a rounded gap (vector_power.h), and lower, threshold and quotient.
@@ -90,13 +89,13 @@ constexpr double kWorstError = 0.0625;
 
 // By how much of itself a score must be widened: ((1 + e) / (1 - e))^2 - 1 <= 6 e for e <= 1/16.
 template <class T>
-FM_INLINE T score_spread(KeyForm key, double dim) {
+FM_HD T score_spread(KeyFacts key, double dim) {
   return static_cast<T>(6 * relative_error<T>(key, dim));
 }
 
 // What is absolute in the error of such a tile. `total` is the sum of the features, in the frame.
 template <class T>
-FM_INLINE T elementwise_slack(KeyForm key, RowLengths row, double total, double dim) {
+FM_HD T elementwise_slack(KeyFacts key, RowLengths row, double total, double dim) {
   constexpr double u = Precision<T>::roundoff;
   const double p = key.form == Form::power ? key.power : 1;
   const double flushed = 4 * (dim + 1) * p * Precision<T>::smallest * (row.unit > 1 ? row.unit : 1);
@@ -115,7 +114,7 @@ FM_INLINE T elementwise_slack(KeyForm key, RowLengths row, double total, double 
 }
 
 template <class T>
-FM_INLINE T any_slack(KeyForm key, RowLengths row, double total, double dim) {
+FM_HD T any_slack(KeyFacts key, RowLengths row, double total, double dim) {
   return key.of_products() ? row_slack<T>(key, row, dim)
                            : elementwise_slack<T>(key, row, total, dim);
 }
@@ -123,7 +122,7 @@ FM_INLINE T any_slack(KeyForm key, RowLengths row, double total, double dim) {
 // The slack of a score. Rows that are normalised (in float64, so that y rounds once) and whose
 // offset is |y|^2 / 2 + gap are compared like plain differences; their keys round in float64 too.
 template <class T>
-FM_INLINE T score_slack(KeyForm key, RowLengths row, double total, double dim) {
+FM_HD T score_slack(KeyFacts key, RowLengths row, double total, double dim) {
   if (!key.equally_long()) return any_slack<T>(key, row, total, dim);
   double slack = 0x1p-53 * (dim / 4 + 80) * row.full * row.full / 2;
   slack += 32 * Precision<T>::roundoff * row.gap;
@@ -135,7 +134,7 @@ FM_INLINE T score_slack(KeyForm key, RowLengths row, double total, double dim) {
 }
 
 // What to add where tiles multiply b, y rounded to bfloat16, instead of y.
-FM_INLINE float bf16_slack(RowLengths row, double dim) {
+FM_HD float bf16_slack(RowLengths row, double dim) {
   constexpr double u = Precision<float>::roundoff;
   // With m = (y + b) / 2 and r = y - b, <y_i, y_j> - <b_i, b_j> = <m_i, r_j> + <r_i, m_j>: at most
   // |m_i| |r_j| + |r_i| |m_j|, and 2 a b <= t a^2 + b^2 / t for any t. The typical |r| / |y| of
@@ -152,4 +151,4 @@ FM_INLINE float bf16_slack(RowLengths row, double dim) {
   return static_cast<float>(slack * (1 + 0x1p-19));
 }
 
-}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE
+}  // namespace flashmetric

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What a GPU provides: entry points of csrc/cuda, or, in a build without CUDA, of csrc/no_cuda.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "names.h"
+
+namespace flashmetric {
+
+// Where the pointers of a problem lead, and the stream that its work goes to.
+struct Device {
+  int index = 0;
+  void* stream = nullptr;
+};
+
+// Names resolved, then those of namespace cuda.
+Status cuda_mine(MineProblem& problem, Device device);
+Status cuda_triplet(TripletProblem& problem, Device device);
+Status cuda_mined_triplet(MineProblem& mined, TripletProblem& loss, Device device);
+
+namespace cuda {
+
+// Each runs the problem, or without a workspace says what it needs, like those of flashmetric.h.
+// Nothing is allocated, nothing waits for the device.
+Status mine(MineProblem& problem, Names names, Device device);
+Status triplet(TripletProblem& problem, Names names, Device device);
+// The loss of the triplets that are mined, of all rows of `mined`, on one workspace: `loss`'s.
+Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Device device);
+
+// Which main loop ranks on a GPU of that compute capability: "wgmma", "mma", or "fma".
+std::string_view path(int major, int minor);
+
+// The architectures compiled in; empty without CUDA.
+std::vector<std::string> architectures();
+std::string toolkit();
+
+// Calls so far.
+struct Counters {
+  int64_t mine, triplet, tiles, keys;
+};
+extern Counters call_counters;
+
+}  // namespace cuda
+}  // namespace flashmetric

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Chooses the positive and the negative of a query by float64 keys: among the candidates that tiles
+// left and the rows that tiles could not rank, or, of a query that keys judged, among the bests of
+// the splits. A warp decides for one query; it writes the rows and their keys.
+#pragma once
+
+#include "gate.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kListed = 2 * kWarp;  // candidates that a warp collects before it computes keys
+constexpr int kAtOnce = 4;          // candidates of a stream that are read before it is known
+                                    // how many there are: mostly that many or fewer
+
+// Which code compares: two forms have their own, which needs half the registers.
+enum class Keys { difference, product, any };
+
+inline Keys keys_of(const KeyFacts& key) {
+  return key.form == Form::difference ? Keys::difference
+         : key.form == Form::product  ? Keys::product
+                                      : Keys::any;
+}
+
+// The best of both roles, and the candidates whose keys are still to be computed. A warp has one,
+// its list in shared memory.
+template <class T, Keys keys>
+struct Decision {
+  const MineState& state;
+  const RowView<T>& x;
+  const RowView<T>& r;
+  int64_t i;
+  int32_t* listed;  // [kListed] 2 * reference + role
+  BestPair best[2];
+  int count = 0;
+
+  // Those of the lanes that have one.
+  __device__ void collect(bool has, int64_t j, int role) {
+    const unsigned lanes = __ballot_sync(kAllLanes, has);
+    const unsigned below = lanes & ((1U << threadIdx.x % kWarp) - 1);
+    if (has) listed[count + __popc(below)] = static_cast<int32_t>(2 * j + role);
+    count += __popc(lanes);
+    if (count > kListed - kWarp) compare();
+  }
+
+  __device__ double key_of(int64_t j) const {
+    if constexpr (keys == Keys::any) return pair_key(state.key, x, i, r, j, state.dim);
+    constexpr Form form = keys == Keys::product ? Form::product : Form::difference;
+    const double sum = pair_rows(state.key, x, i, r, j, state.dim).template key<form>(2);
+    return finished_key(state.key, form == Form::product ? -sum : sum, x.numbers, i, r.numbers, j);
+  }
+
+  // Eight lanes a key, four keys at a time.
+  __device__ void compare() {
+    __syncwarp();
+    for (int at = 0; at < count; at += 4) {
+      const int own = at + static_cast<int>(threadIdx.x) % kWarp / 8;
+      const int32_t entry = listed[own < count ? own : 0];
+      const double key = key_of(entry / 2);
+      if (own >= count) continue;
+      if (entry % 2 == kPositive) {
+        best[kPositive].offer(state.farthest[kPositive] ? -key : key, entry / 2);
+      } else {
+        best[kNegative].offer(state.farthest[kNegative] ? -key : key, entry / 2);
+      }
+    }
+    __syncwarp();
+    count = 0;
+  }
+
+  __device__ void collect_one(const Candidate& candidate, bool exists, float threshold, int role) {
+    const bool has = exists && candidate.lower <= threshold;
+    collect(has, has ? state.ranked[1].order[candidate.position] : 0, role);
+  }
+
+  // What each lane's stream of candidates has kept, and the thresholds of all do not exclude.
+  __device__ void collect_candidates(int role) {
+    const float threshold = lowest_value(state.threshold[role][i]);
+    for (int first = 0; first < state.streams; first += kWarp) {
+      const int stream = first + static_cast<int>(threadIdx.x) % kWarp;
+      const bool exists = stream < state.streams;
+      const int64_t list = i * state.streams + (exists ? stream : 0);
+      const Candidate* from = state.candidates[role] + list * kCandidates;
+      const int kept = exists ? state.n_candidates[role][list] : 0;
+      Candidate early[kAtOnce];
+#pragma unroll
+      for (int at = 0; at < kAtOnce; ++at) early[at] = from[at];
+#pragma unroll
+      for (int at = 0; at < kAtOnce; ++at) {
+        if (!__any_sync(kAllLanes, at < kept)) break;
+        collect_one(early[at], at < kept, threshold, role);
+      }
+      for (int at = kAtOnce; __any_sync(kAllLanes, at < kept); ++at) {
+        collect_one(from[at < kept ? at : 0], at < kept, threshold, role);
+      }
+    }
+  }
+
+  // Rows that tiles could not rank are candidates of everybody.
+  __device__ void collect_irregular() {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    if (state.tally->n_irregular == 0) return;
+    const int64_t j = lane < state.tally->n_irregular ? state.irregular[lane] : -1;
+    const Role role = j < 0 ? kNeither : state.labels.role(i, j);
+    collect(role == kPositive, j, kPositive);
+    collect(role == kNegative, j, kNegative);
+  }
+
+  __device__ void rank() {
+    collect_candidates(kPositive);
+    collect_candidates(kNegative);
+    collect_irregular();
+    if (count > 0) compare();
+#pragma unroll
+    for (int lanes = 8; lanes < kWarp; lanes *= 2) {
+      best[kPositive].offer_lane(lanes);
+      best[kNegative].offer_lane(lanes);
+    }
+  }
+
+  // Of a query that keys have judged: the bests of the splits.
+  __device__ void merge_splits() {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+    for (int role = 0; role < 2; ++role) {
+      if (lane < state.key_splits) {
+        const PartialBest partial = state.partial[role][lane * state.query.n + i];
+        best[role].offer(partial.key, partial.row);
+      }
+      for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) best[role].offer_lane(lanes);
+    }
+  }
+};
+
+// Where choices go.
+struct Chosen {
+  int64_t* row[2];  // [n_query] by role; -1: has none, -2: an ignored anchor
+  double* key[2];   // [n_query], null = not wanted
+};
+
+constexpr int kChooseWarps = 8;
+
+template <class T, Keys keys>
+__global__ void __launch_bounds__(kChooseWarps* kWarp)
+    choose(const __grid_constant__ MineState state, RowView<T> x, RowView<T> r, Chosen chosen) {
+  __shared__ int32_t listed[kChooseWarps][kListed];
+  const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+  if (i >= state.query.n) return;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (!state.labels.query_takes_part(i)) {
+    if (lane == 0) chosen.row[0][i] = chosen.row[1][i] = -2;
+    return;
+  }
+  Decision<T, keys> decision{state, x, r, i, listed[threadIdx.x / kWarp], {{0, -1}, {0, -1}}};
+  if (state.all_by_keys() || state.is_by_keys[i] != 0) {
+    decision.merge_splits();
+  } else {
+    decision.rank();
+  }
+  if (lane != 0) return;
+#pragma unroll
+  for (int role = 0; role < 2; ++role) {
+    const BestPair& best = decision.best[role];
+    chosen.row[role][i] = best.row;
+    if (chosen.key[role] != nullptr) {
+      chosen.key[role][i] = state.farthest[role] ? -best.key : best.key;
+    }
+  }
+}
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Computes the gradient of one set of rows from the pairs that touch each row: a warp a row.
+//
+// Why so: a row's gradient is gathered by the one warp that owns the row, in the order of its
+// pairs, so no float is ever added atomically. The lists of pairs come in any order; a warp sorts
+// its own. Rows with more pairs than fit a list are hubs: blocks of eight warps look
+// through all triplets for theirs, each warp through its own share, and add up the eight sums.
+#pragma once
+
+#include "gradient_row.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kGatherThreads = 256;
+constexpr int kGatherWarps = kGatherThreads / kWarp;
+constexpr int64_t kNoTouch = INT64_MAX;
+
+// A touch by number, and what is at its other end.
+template <class T>
+struct Touches {
+  const TripletState& state;
+  const RowSets<T>& sets;
+  double scale;
+
+  // Without what depends on the whole pair. A touch that is none has coefficient 0.
+  __device__ TouchedPair<T> pair_of(const KeyForm& key, int64_t touch) const {
+    TouchedPair<T> found;
+    if (touch == kNoTouch) return found;
+    const int pair = static_cast<int>(touch / 2 % kPairs);
+    const int64_t t = touch / 2 / kPairs;
+    const double coefficient = state.coefficient[pair][t];
+    if (coefficient == 0) return found;
+    const int role = other_role(touch);
+    const int64_t j = state.row_of(role, t);
+    const RowView<T>& others = sets.of[role];
+    found = {others.row(j), others.numbers.mapping(key, j),
+             key.scaled ? others.numbers.clamped_norm(j) : 1.0, coefficient * scale};
+    return found;
+  }
+  __device__ int other_role(int64_t touch) const {
+    return role_of(static_cast<int>(touch / 2 % kPairs), touch % 2 == 0 ? 1 : 0);
+  }
+  __device__ void complete(const GradientRow<T>& row, int64_t touch, TouchedPair<T>& pair) const {
+    const int role = other_role(touch);
+    row.complete(pair, sets.of[role], state.row_of(role, touch / 2 / kPairs), touch % 2 == 0);
+  }
+};
+
+// The touches of row i in ascending order, in shared memory; returns how many. Those of the triplets
+// with its number need no list.
+__device__ inline int sorted_touches(const TripletState& state, int set, int64_t i, int listed,
+                                     int64_t* unsorted, int64_t* sorted) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const uint32_t* from = state.touches[set].touch + i * kTouches;
+  for (int at = lane; at < listed; at += kWarp) unsorted[at] = from[at];
+  bool implied = false;
+  if (lane < 2 * kPairs && i < state.n) {
+    const int role = role_of(lane / 2, lane % 2);
+    implied = state.first_role[role] == set && state.index[role] == nullptr &&
+              state.coefficient[lane / 2][i] != 0;
+  }
+  const unsigned lanes = __ballot_sync(kAllLanes, implied);
+  const unsigned below = lanes & ((1U << lane) - 1);
+  if (implied) unsorted[listed + __popc(below)] = i * kPairs * 2 + lane;
+  const int count = listed + __popc(lanes);
+  __syncwarp();
+  for (int at = lane; at < count; at += kWarp) {
+    const int64_t own = unsorted[at];
+    int rank = 0;
+    for (int other = 0; other < count; ++other) rank += unsorted[other] < own;
+    sorted[rank] = own;
+  }
+  __syncwarp();
+  return count;
+}
+
+template <class T>
+struct GatherShared {
+  int64_t unsorted[kMostTouches];
+  int64_t sorted[kMostTouches];
+  alignas(16) char pairs[kMostTouches * sizeof(TouchedPair<T>)];
+};
+
+// What the directions need to know of whole pairs.
+template <class T>
+__device__ void complete_pairs(const Touches<T>& touches, const GradientRow<T>& row,
+                               const int64_t* sorted, TouchedPair<T>* pairs, int count) {
+  if (row.key.of_products() && !row.key.relative) return;
+  for (int at = 0; at < count; ++at) {
+    TouchedPair<T> pair = pairs[at];
+    touches.complete(row, sorted[at], pair);
+    __syncwarp();
+    if (threadIdx.x % kWarp == 0) pairs[at] = pair;
+  }
+  __syncwarp();
+}
+
+template <class T, Steps steps>
+__global__ void __launch_bounds__(kGatherThreads)
+    gather_gradients(const __grid_constant__ TripletState state, RowSets<T> sets, int set) {
+  using Out = typename GradientType<T>::type;
+  __shared__ GatherShared<T> all_shared[kGatherWarps];
+  const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+  if (i >= state.rows[set].n) return;
+  const int32_t listed = state.touches[set].count[i];
+  if (listed > kTouches) return;  // a hub
+  GatherShared<T>& shared = all_shared[threadIdx.x / kWarp];
+  auto* const pairs = reinterpret_cast<TouchedPair<T>*>(shared.pairs);
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const Touches<T> touches{state, sets, *state.scale};
+  const GradientRow<T> row(state.key, sets.of[set], i, state.dim);
+  const int count = sorted_touches(state, set, i, listed, shared.unsorted, shared.sorted);
+  for (int at = lane; at < count; at += kWarp) {
+    pairs[at] = touches.pair_of(row.key, shared.sorted[at]);
+  }
+  __syncwarp();
+  if constexpr (steps == Steps::any) complete_pairs(touches, row, shared.sorted, pairs, count);
+  double sum[kLaneFeatures];
+  double along = 0;
+  for (int64_t slice = 0; row.key.scaled && count > 0 && slice < state.dim;
+       slice += kSliceFeatures) {
+    row.template add_all<steps>(pairs, count, slice, sum);
+    along += row.along(slice, sum);
+  }
+  along = sum_of_lanes(along);
+  auto* const out = static_cast<Out*>(state.grad[set]) + i * state.dim;
+  for (int64_t slice = 0; slice < state.dim; slice += kSliceFeatures) {
+    row.template add_all<steps>(pairs, count, slice, sum);
+#pragma unroll
+    for (int f = 0; f < kLaneFeatures; ++f) {
+      const int64_t k = slice + f * kWarp + lane;
+      // A NaN row that nobody chose must not come near its norm: its 0 would become NaN.
+      if (k < state.dim) {
+        out[k] = static_cast<Out>(count == 0 ? 0.0 : row.through_norm(sum[f], along, k));
+      }
+    }
+  }
+}
+
+// The pairs of a hub among a share of the triplets, added to sums [dim] of the warp.
+template <class T>
+struct HubShare {
+  const Touches<T>& touches;
+  const GradientRow<T>& row;
+  GatherShared<T>& shared;
+  double* sums;
+  int count = 0;
+
+  __device__ TouchedPair<T>* pairs() const {
+    return reinterpret_cast<TouchedPair<T>*>(shared.pairs);
+  }
+
+  __device__ void flush() {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    __syncwarp();
+    for (int at = lane; at < count; at += kWarp) {
+      pairs()[at] = touches.pair_of(row.key, shared.sorted[at]);
+    }
+    __syncwarp();
+    complete_pairs(touches, row, shared.sorted, pairs(), count);
+    for (int64_t slice = 0; slice < row.dim; slice += kSliceFeatures) {
+      double sum[kLaneFeatures];
+      row.template add_all<Steps::any>(pairs(), count, slice, sum);
+#pragma unroll
+      for (int f = 0; f < kLaneFeatures; ++f) {
+        const int64_t k = slice + f * kWarp + lane;
+        if (k < row.dim) sums[k] += sum[f];
+      }
+    }
+    __syncwarp();
+    count = 0;
+  }
+
+  __device__ void add(int set, int64_t begin, int64_t end) {
+    const TripletState& state = touches.state;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    for (int64_t k = lane; k < row.dim; k += kWarp) sums[k] = 0;
+#pragma unroll 4
+    for (int64_t first = begin; first < end; first += kWarp) {
+      const int64_t t = first + lane;
+      bool met[3];
+#pragma unroll
+      for (int role = 0; role < 3; ++role) {
+        met[role] = t < end && state.first_role[role] == set && state.row_of(role, t) == row.i;
+      }
+      if (!__any_sync(kAllLanes, met[0] | met[1] | met[2])) continue;
+#pragma unroll 1
+      for (int code = 0; code < 2 * kPairs; ++code) {
+        const int role = role_of(code / 2, code % 2);
+        const bool mine = (role == 0 ? met[0] : role == 1 ? met[1] : met[2]) &&
+                          state.coefficient[code / 2][t] != 0;
+        const unsigned lanes = __ballot_sync(kAllLanes, mine);
+        const unsigned below = lanes & ((1U << lane) - 1);
+        if (mine) shared.sorted[count + __popc(below)] = t * kPairs * 2 + code;
+        count += __popc(lanes);
+        if (count > kMostTouches - kWarp) flush();
+      }
+    }
+    if (count > 0) flush();
+  }
+};
+
+template <class T>
+__global__ void __launch_bounds__(kGatherThreads)
+    gather_hubs(const __grid_constant__ TripletState state, RowSets<T> sets, int set) {
+  using Out = typename GradientType<T>::type;
+  __shared__ double shared_along[kGatherWarps];
+  __shared__ GatherShared<T> shared[kGatherWarps];
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const Touches<T> touches{state, sets, *state.scale};
+  double* const buffer = state.hub_buffer + int64_t{blockIdx.x} * kGatherWarps * state.dim;
+  const int64_t share = (state.n + kGatherWarps - 1) / kGatherWarps;
+  for (int at = static_cast<int>(blockIdx.x); at < state.tally->n_hubs[set];
+       at += static_cast<int>(gridDim.x)) {
+    const GradientRow<T> row(state.key, sets.of[set], state.touches[set].hubs[at], state.dim);
+    const int64_t begin = warp * share;
+    const int64_t end = begin + share < state.n ? begin + share : state.n;
+    HubShare<T>{touches, row, shared[warp], buffer + warp * state.dim}.add(set, begin, end);
+    __syncthreads();
+    double along = 0;
+    for (int64_t k = threadIdx.x; k < state.dim; k += kGatherThreads) {
+      double sum = 0;
+      for (int w = 0; w < kGatherWarps; ++w) sum += buffer[w * state.dim + k];
+      buffer[k] = sum;
+      along += sum * (widened(row.rows.row(row.i)[k]) / row.norm);
+    }
+    along = sum_of_lanes(along);
+    if (lane == 0) shared_along[warp] = along;
+    __syncthreads();
+    double total = 0;
+    for (const double part : shared_along) total += part;
+    auto* const out = static_cast<Out*>(state.grad[set]) + row.i * state.dim;
+    for (int64_t k = threadIdx.x; k < state.dim; k += kGatherThreads) {
+      out[k] = static_cast<Out>(row.through_norm(buffer[k], total, k));
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Mining: prepare -> tiles rank -> keys judge what is left. The choice itself is made where it is
+// needed (decide.cuh).
+#include "../mining.h"
+#include "measure.cuh"
+#include "pack.cuh"
+#include "reduce_keys.cuh"
+#include "stages.h"
+#include "tiles.h"
+
+namespace flashmetric::cuda {
+namespace {
+
+// Below this many pairs keys alone are faster than the five kernels of ranking.
+constexpr int64_t kFewPairs = int64_t{1} << 18;
+
+bool ranks_by_tiles(const MineProblem& problem, const KeyFacts& key, Path path) {
+  if (path == Path::fma || !key.of_products() || problem.dim == 0) return false;
+  if (problem.labels.relation != Relation::classes) return false;
+  return path_is_forced() || problem.query.n * problem.ref.n >= kFewPairs;
+}
+
+int32_t slots_for(int64_t rows) {
+  int64_t slots = 256;
+  while (slots < 2 * rows) slots *= 2;
+  return static_cast<int32_t>(slots);
+}
+
+int32_t padded(int64_t rows) {
+  return static_cast<int32_t>((rows + kPadRows - 1) / kPadRows * kPadRows);
+}
+
+unsigned blocks_for(int64_t items, int per_block) {
+  const int64_t blocks = (items + per_block - 1) / per_block;
+  return static_cast<unsigned>(blocks > 0 ? blocks : 1);
+}
+
+AnyRows any_rows(const Rows& rows, DType dtype) { return {rows.data, rows.n, rows.stride, dtype, {}}; }
+
+RowNumbers take_numbers(Arena& arena, int64_t rows) {
+  return {arena.take<double>(rows), arena.take<double>(rows), arena.take<double>(rows)};
+}
+
+void lay_out_set(Arena& arena, int64_t rows, int64_t dim, RankedSet& set) {
+  const int64_t chunks = (dim + kFeatures - 1) / kFeatures;
+  set.slot = arena.take<int32_t>(rows);
+  set.order = arena.take<int32_t>(set.padded);
+  set.position = arena.take<int32_t>(rows);
+  set.packed = arena.take<uint16_t>(chunks * set.padded * kFeatures);
+  set.slack = arena.take<float>(set.padded);
+  for (float*& lower : set.lower) lower = arena.take<float>(set.padded);
+  set.run_begin = arena.take<int32_t>(set.padded);
+  set.run_end = arena.take<int32_t>(set.padded);
+}
+
+LabelView view_of(const MineProblem& problem) {
+  const Labels& labels = problem.labels;
+  LabelView view{labels.relation,   labels.query,    labels.ref,
+                 labels.n_classes,  labels.self_index, labels.query_keep,
+                 labels.ref_keep,   problem.symmetric, problem.ref.n};
+  if (problem.symmetric) {
+    view.ref_keep = labels.query_keep;
+    if (labels.relation != Relation::either) view.ref = labels.query;
+  }
+  return view;
+}
+
+template <class T>
+void launch_prepare(const MineState& state, cudaStream_t stream, Launches& launches) {
+  const RowView<T> query = view_as<T>(state.query);
+  const RowView<T> ref = view_as<T>(state.ref);
+  const bool two_sets = !state.labels.symmetric;
+  measure_rows<<<blocks_for(query.n, kMeasureThreads / 8), kMeasureThreads, 0, stream>>>(
+      state, query, 0);
+  if (two_sets && ref.n > 0) {
+    measure_rows<<<blocks_for(ref.n, kMeasureThreads / 8), kMeasureThreads, 0, stream>>>(state, ref,
+                                                                                        1);
+  }
+  launches.check("measure_rows");
+  if (!state.by_tiles) return;
+  group_classes<<<1 + blocks_for(state.classes.slots, kMeasureThreads), kMeasureThreads, 0,
+                  stream>>>(state, ref);
+  launches.check("group_classes");
+  constexpr int rows = kPackThreads / kWarp;
+  if (two_sets) {
+    pack_rows<<<blocks_for(state.ranked[1].padded, rows), kPackThreads, 0, stream>>>(state, ref, 1);
+  }
+  pack_rows<<<blocks_for(state.ranked[0].padded, rows), kPackThreads, 0, stream>>>(state, query, 0);
+  launches.check("pack_rows");
+}
+
+template <Form form>
+void launch_keys_of(const MineState& state, int multiprocessors, cudaStream_t stream) {
+  // Behind tiles there is mostly nothing to do: not more blocks than there is room for.
+  const int64_t most = state.by_tiles ? 1 + multiprocessors / state.key_splits : INT32_MAX;
+  const int64_t groups = (state.query.n + kKeyTile - 1) / kKeyTile;
+  const dim3 grid(static_cast<unsigned>(groups < most ? groups : most),
+                  static_cast<unsigned>(state.key_splits));
+  reduce_keys<form><<<grid, kKeyThreads, 0, stream>>>(state);
+}
+
+void launch_keys(const MineState& state, int multiprocessors, cudaStream_t stream,
+                 Launches& launches) {
+  switch (state.key.form) {
+    case Form::difference:
+      launch_keys_of<Form::difference>(state, multiprocessors, stream);
+      break;
+    case Form::product:
+      launch_keys_of<Form::product>(state, multiprocessors, stream);
+      break;
+    case Form::absolute:
+      launch_keys_of<Form::absolute>(state, multiprocessors, stream);
+      break;
+    case Form::power:
+      launch_keys_of<Form::power>(state, multiprocessors, stream);
+      break;
+    case Form::maximum:
+      launch_keys_of<Form::maximum>(state, multiprocessors, stream);
+      break;
+    case Form::overlap:
+      launch_keys_of<Form::overlap>(state, multiprocessors, stream);
+      break;
+  }
+  launches.check("reduce_keys");
+}
+
+}  // namespace
+
+MineState mine_state(const MineProblem& problem, const Names& names, const DeviceFacts& facts) {
+  MineState state;
+  state.key = {key_facts(names.distance, names.power, problem.normalize)};
+  state.dim = problem.dim;
+  state.query = any_rows(problem.query, problem.dtype);
+  state.ref = any_rows(problem.ref, problem.dtype);
+  state.labels = view_of(problem);
+  visit_by_index(Miners{}, names.mining, [&](auto policy) {
+    state.farthest[kPositive] = decltype(policy)::positive == Seek::farthest;
+    state.farthest[kNegative] = decltype(policy)::negative == Seek::farthest;
+  });
+  const Path path = path_of(facts.major, facts.minor);
+  state.by_tiles = ranks_by_tiles(problem, state.key, path);
+  const TileShape& shape = path == Path::wgmma ? kWgmmaShape : kMmaShape;
+  state.tile_splits = column_splits(shape, padded(problem.query.n), padded(problem.ref.n),
+                                    facts.multiprocessors);
+  state.streams = state.tile_splits * shape.streams;
+  const int64_t groups = (problem.query.n + kKeyTile - 1) / kKeyTile;
+  const int64_t tiles = (problem.ref.n + kKeyTile - 1) / kKeyTile;
+  int64_t splits = state.by_tiles ? kMaxKeySplits : 8 * facts.multiprocessors / (groups + 1);
+  splits = splits < tiles ? splits : tiles;
+  splits = splits < kMaxKeySplits ? splits : kMaxKeySplits;
+  state.key_splits = static_cast<int32_t>(splits > 1 ? splits : 1);
+  return state;
+}
+
+void lay_out_zeros(Arena& arena, const MineProblem& problem, MineState& state) {
+  const bool one_set = problem.symmetric;
+  state.tally = arena.take<Tally>(1);
+  state.is_by_keys = arena.take<int32_t>(problem.query.n);
+  if (!state.by_tiles) return;
+  ClassTable& classes = state.classes;
+  classes.slots = slots_for(one_set ? problem.ref.n : problem.query.n + problem.ref.n);
+  classes.owner = arena.take<int32_t>(classes.slots);
+  classes.count[0] = arena.take<int32_t>(classes.slots);
+  classes.count[1] = one_set ? classes.count[0] : arena.take<int32_t>(classes.slots);
+  for (int side = 0; side < (one_set ? 1 : 2); ++side) {
+    state.ranked[side].taken = arena.take<int32_t>(classes.slots);
+    state.ranked[side].padded = padded(side == 0 ? problem.query.n : problem.ref.n);
+  }
+  for (uint32_t*& threshold : state.threshold) {
+    threshold = arena.take<uint32_t>(problem.query.n);
+  }
+}
+
+void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
+  const bool one_set = problem.symmetric;
+  state.query.numbers = take_numbers(arena, problem.query.n);
+  state.ref.numbers = one_set ? state.query.numbers : take_numbers(arena, problem.ref.n);
+  state.by_keys = arena.take<int32_t>(problem.query.n);
+  for (PartialBest*& partial : state.partial) {
+    partial = arena.take<PartialBest>(state.key_splits * problem.query.n);
+  }
+  if (!state.by_tiles) return;
+  ClassTable& classes = state.classes;
+  classes.begin[0] = arena.take<int32_t>(classes.slots);
+  classes.begin[1] = one_set ? classes.begin[0] : arena.take<int32_t>(classes.slots);
+  lay_out_set(arena, problem.query.n, problem.dim, state.ranked[0]);
+  if (!one_set) lay_out_set(arena, problem.ref.n, problem.dim, state.ranked[1]);
+  if (one_set) state.ranked[1] = state.ranked[0];
+  state.centre = arena.take<float>(problem.dim);
+  state.frame = arena.take<Frame>(1);
+  state.irregular = arena.take<int32_t>(kIrregular);
+  const int64_t lists = problem.query.n * state.streams;
+  for (int role = 0; role < 2; ++role) {
+    state.n_candidates[role] = arena.take<int32_t>(lists);
+    state.candidates[role] = arena.take<Candidate>(lists * kCandidates);
+  }
+}
+
+void launch_mining(const MineState& state, Path path, int multiprocessors, cudaStream_t stream,
+                   Launches& launches) {
+  with_dtype(state.query.dtype, [&](auto type) {
+    launch_prepare<decltype(type)>(state, stream, launches);
+  });
+  if (!launches.fine()) return;
+  if (state.by_tiles) {
+    __atomic_fetch_add(&call_counters.tiles, int64_t{1}, __ATOMIC_RELAXED);
+#if defined(FLASHMETRIC_CUDA_SM90)
+    if (path == Path::wgmma) {
+      launches.note(launch_tiles_wgmma(state, stream), "reduce_tiles_wgmma");
+    } else {
+      launches.note(launch_tiles_mma(state, stream), "reduce_tiles_mma");
+    }
+#else
+    static_cast<void>(path);
+    launches.note(launch_tiles_mma(state, stream), "reduce_tiles_mma");
+#endif
+  } else {
+    __atomic_fetch_add(&call_counters.keys, int64_t{1}, __ATOMIC_RELAXED);
+  }
+  launch_keys(state, multiprocessors, stream, launches);
+}
+
+void launch_choices(const MineState& state, const Chosen& chosen, cudaStream_t stream,
+                    Launches& launches) {
+  const unsigned blocks = blocks_for(state.query.n, kChooseWarps);
+  with_dtype(state.query.dtype, [&](auto type) {
+    using T = decltype(type);
+    const RowView<T> x = view_as<T>(state.query);
+    const RowView<T> r = view_as<T>(state.ref);
+    constexpr int threads = kChooseWarps * kWarp;
+    switch (keys_of(state.key)) {
+      case Keys::difference:
+        choose<T, Keys::difference><<<blocks, threads, 0, stream>>>(state, x, r, chosen);
+        break;
+      case Keys::product:
+        choose<T, Keys::product><<<blocks, threads, 0, stream>>>(state, x, r, chosen);
+        break;
+      case Keys::any:
+        choose<T, Keys::any><<<blocks, threads, 0, stream>>>(state, x, r, chosen);
+        break;
+    }
+  });
+  launches.check("choose");
+}
+
+}  // namespace flashmetric::cuda

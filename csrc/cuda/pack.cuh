@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Packs rows for the tiles: the last kernel of `prepare`. A warp maps one row to
+//   y = (x * scale - shift - centre) * unit,
+// rounds it to bfloat16, writes it to its position in the order of classes, and bounds what
+// rounding may have done (certificate.h).
+//
+// Layout: chunks of 64 features; in a chunk each row has 128 bytes, whose 16-byte pieces are
+// exchanged, piece p to p ^ (row mod 8): what a swizzled tile in shared memory looks like, so that
+// contiguous copies fill one.
+#pragma once
+
+#include "../certificate.h"
+#include "state.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kPackThreads = 256;
+
+__device__ inline double warp_sum(double part) {
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    part += __shfl_xor_sync(kAllLanes, part, step);
+  }
+  return part;
+}
+
+// What no tile may see: zeros that can never be chosen.
+__device__ inline void write_padding(const RankedSet& set, int64_t position, int64_t chunks) {
+  const int lane = threadIdx.x % kWarp;
+  for (int64_t c = 0; c < chunks; ++c) {
+    auto* row = reinterpret_cast<uint32_t*>(set.packed + (c * set.padded + position) * kFeatures);
+    row[lane] = 0;
+  }
+  if (lane != 0) return;
+  set.slack[position] = 0;
+  set.lower[0][position] = set.lower[1][position] = __int_as_float(0x7F800000);
+  set.run_begin[position] = set.run_end[position] = 0;
+}
+
+// The tensor cores multiply exactly, align the 16 products of a step and the sum to the largest of
+// them, and cut what is below 2^-23 of it: 17 / 16 * 2 dim u |y_i| |y_j|, less than the 2.2 dim u
+// that bf16_slack leaves room for.
+__device__ inline void write_bounds(const MineState& state, const RankedSet& set, int64_t position,
+                                    RowLengths lengths, double square, double along, double norm) {
+  const KeyFacts& key = state.key;
+  const auto dim = static_cast<double>(state.dim);
+  const bool product = key.form == Form::product;
+  if (product && key.equally_long() && norm < kMinNorm) {
+    lengths.gap = (lengths.unit * lengths.unit - lengths.full * lengths.full) / 2;
+  }
+  const auto offset = static_cast<float>(product && !key.equally_long()
+                                             ? -along
+                                             : square / 2 + lengths.gap);
+  const float slack = score_slack<float>(key, lengths, 0, dim) + bf16_slack(lengths, dim);
+  set.slack[position] = slack;
+  for (int role = 0; role < 2; ++role) {
+    set.lower[role][position] = (state.farthest[role] ? -offset : offset) - slack;
+  }
+}
+
+template <class T>
+__device__ void write_row(const MineState& state, const RowView<T>& rows, const RankedSet& set,
+                          int64_t i, int64_t position, int64_t chunks) {
+  const Frame frame = *state.frame;
+  const KeyFacts& key = state.key;
+  const double norm = rows.numbers.norm[i];
+  const double factor = key.needs_norms() ? 1.0 / rows.numbers.clamped_norm(i) : 1.0;
+  const double shift = key.relative ? rows.numbers.mean[i] : 0.0;
+  const T* x = rows.row(i);
+  double square = 0;
+  double residual = 0;
+  double along = 0;
+  const auto pack = [&](int64_t k) {
+    float y = 0;
+    if (k < state.dim) {
+      const auto centre = static_cast<double>(state.centre[k]);
+      y = static_cast<float>((widened(x[k]) * factor - shift - centre) * frame.unit);
+      along += static_cast<double>(y) * (centre * frame.unit);
+    }
+    const __nv_bfloat16 rounded = __float2bfloat16_rn(y);
+    const double lost = static_cast<double>(y) - widened(rounded);
+    square += static_cast<double>(y) * static_cast<double>(y);
+    residual += lost * lost;
+    return rounded;
+  };
+  // Two features a lane: a chunk at a time.
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t piece = lane / 4 ^ position % 8;
+#pragma unroll 2
+  for (int64_t c = 0; c < chunks; ++c) {
+    const int64_t k = c * kFeatures + 2 * lane;
+    const __nv_bfloat16 first = pack(k);
+    const __nv_bfloat16 second = pack(k + 1);
+    auto* const row = set.packed + (c * set.padded + position) * kFeatures;
+    reinterpret_cast<__nv_bfloat162*>(row)[piece * 4 + lane % 4] = {first, second};
+  }
+  square = warp_sum(square);
+  residual = warp_sum(residual);
+  along = warp_sum(along);
+  if (threadIdx.x % kWarp != 0) return;
+  RowLengths lengths{::sqrt(square), norm * factor * frame.unit, frame.centre_norm, frame.unit};
+  lengths.residual = ::sqrt(residual);
+  write_bounds(state, set, position, lengths, square, along, norm);
+}
+
+// A warp for each position; the warp of a row that takes part first finds its position, and those
+// of positions without a row write padding.
+template <class T>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_rows(MineState state, RowView<T> rows, int side) {
+  const int64_t warp = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+  const RankedSet& set = state.ranked[side];
+  const int64_t chunks = (state.dim + kFeatures - 1) / kFeatures;
+  const int lane = threadIdx.x % kWarp;
+  const unsigned long long cursor = state.tally->cursor;
+  const auto total = static_cast<int64_t>(side == 0 ? cursor >> 32 : cursor & 0xFFFFFFFFULL);
+  if (warp >= total && warp < set.padded) {
+    if (lane == 0) set.order[warp] = -1;
+    write_padding(set, warp, chunks);
+  }
+  if (warp >= rows.n) return;
+  const int32_t slot = set.slot[warp];
+  if (slot < 0) {
+    if (lane == 0) set.position[warp] = -1;
+    return;
+  }
+  int32_t position = 0;
+  const ClassTable& table = state.classes;
+  if (lane == 0) position = table.begin[side][slot] + atomicAdd(set.taken + slot, 1);
+  position = __shfl_sync(kAllLanes, position, 0);
+  const bool regular = rows.numbers.norm[warp] <= state.frame->max_norm;
+  if (regular) {
+    write_row(state, rows, set, warp, position, chunks);
+  } else {
+    write_padding(set, position, chunks);
+  }
+  if (lane != 0) return;
+  set.order[position] = static_cast<int32_t>(warp);
+  set.position[warp] = position;
+  set.run_begin[position] = table.begin[1][slot];
+  set.run_end[position] = table.begin[1][slot] + table.count[1][slot];
+  if (regular) return;
+  const bool is_ref = side == 1 || state.labels.symmetric;
+  if (is_ref) {
+    const int32_t at = atomicAdd(&state.tally->n_irregular, 1);
+    if (at < kIrregular) state.irregular[at] = static_cast<int32_t>(warp);
+  }
+  if (side == 0) state.judge_by_keys(warp);
+}
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Evaluates triplets and adds them up, in one kernel: the block that finishes last adds up the sums
+// of all blocks.
+#pragma once
+
+#include "triplet_terms.cuh"
+
+namespace flashmetric::cuda {
+
+// shared[0] = the sum of all of them, in a fixed tree. Threads is a power of two.
+template <int threads>
+__device__ void sum_in_block(TripletSums* shared, bool with_stats) {
+  for (int half = threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    const auto t = static_cast<int>(threadIdx.x);
+    if (t >= half) continue;
+    if (with_stats) {
+      shared[t].add(shared[t + half]);
+    } else {
+      shared[t].total.add(shared[t + half].total);
+      shared[t].counted.add(shared[t + half].counted);
+      shared[t].active.add(shared[t + half].active);
+    }
+  }
+  __syncthreads();
+}
+
+__device__ inline void write_statistics(const TripletState& state, const TripletSums& sums) {
+  const double some = sums.valid == 0 ? 1 : sums.valid;
+  const int64_t rows = state.rows[0].n;
+  const double stats[7] = {sums.valid,
+                           sums.valid_active / some,
+                           sums.ap.value() / some,
+                           sums.an.value() / some,
+                           sums.farthest,
+                           sums.nearest,
+                           sums.norms.value() / (rows == 0 ? 1 : static_cast<double>(rows))};
+  for (int s = 0; s < 7; ++s) state.stats[s] = stats[s];
+}
+
+__device__ inline void write_loss(const TripletState& state, const TripletSums& sums) {
+  if (state.totals != nullptr) {
+    state.totals[0] = sums.total.value();
+    state.totals[1] = sums.counted.value();
+    state.totals[2] = sums.active.value();
+  }
+  if (state.stats != nullptr) write_statistics(state, sums);
+  *state.scale = 1;
+  if (state.reduction == Reduction::none) return;
+  const double divisor = state.reduction == Reduction::sum           ? 1
+                         : state.reduction == Reduction::mean_active ? sums.active.value()
+                                                                     : sums.counted.value();
+  const double loss = divisor == 0 ? 0 : sums.total.value() / divisor;
+  *state.scale = divisor == 0 ? 0 : 1 / divisor;
+  if (state.rows[0].dtype == DType::float64) {
+    *static_cast<double*>(state.loss) = loss;
+  } else {
+    *static_cast<float*>(state.loss) = static_cast<float>(loss);
+  }
+}
+
+// The block that finishes last adds up the sums of all blocks.
+__device__ inline void finish_sums(const TripletState& state, TripletSums* shared, int blocks) {
+  __shared__ bool last;
+  const auto t = static_cast<int>(threadIdx.x);
+  if (t == 0) {
+    __threadfence();
+    last = atomicAdd(&state.tally->finished, 1) == blocks - 1;
+  }
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  const bool with_stats = state.stats != nullptr;
+  TripletSums own;
+  for (int block = t; block < blocks; block += kTripletThreads) own.add(state.block_sums[block]);
+  for (int64_t i = t; with_stats && i < state.rows[0].n; i += kTripletThreads) {
+    own.norms.add(state.rows[0].numbers.norm[i]);
+  }
+  shared[t] = own;
+  sum_in_block<kTripletThreads>(shared, with_stats);
+  if (t == 0) write_loss(state, shared[0]);
+}
+
+__global__ void __launch_bounds__(kTripletThreads)
+    evaluate_triplets(const __grid_constant__ TripletState state) {
+  __shared__ TripletSums shared[kTripletThreads];
+  TripletSums sums;
+  const int64_t t = int64_t{blockIdx.x} * kTripletThreads + threadIdx.x;
+  if (t < state.n) {
+    const TripletRows rows(state, t);
+    Term term = evaluate(state, t, rows);
+    if (state.reduction == Reduction::none) keep_term(state, t, term);
+    count_term(state, t, term, sums);
+#pragma unroll
+    for (int pair = 0; pair < kPairs; ++pair) state.coefficient[pair][t] = term.coefficient[pair];
+    touch_rows(state, t, rows, term);
+  }
+  shared[threadIdx.x] = sums;
+  sum_in_block<kTripletThreads>(shared, state.stats != nullptr);
+  if (threadIdx.x == 0) state.block_sums[blockIdx.x] = shared[0];
+  finish_sums(state, shared, static_cast<int>(gridDim.x));
+}
+
+}  // namespace flashmetric::cuda

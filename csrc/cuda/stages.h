@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The host side of the stages: how the workspace is laid out, and how kernels are launched.
+#pragma once
+
+#include "../arena.h"
+#include "device.h"
+#include "decide.cuh"
+#include "triplet_state.cuh"
+
+namespace flashmetric::cuda {
+
+// What must be zero before the first kernel: laid out first, so that one call clears it.
+void lay_out_zeros(Arena& arena, const MineProblem& problem, MineState& state);
+void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state);
+void lay_out_zeros(Arena& arena, const TripletProblem& problem, TripletState& state);
+void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& state);
+
+MineState mine_state(const MineProblem& problem, const Names& names, const DeviceFacts& facts);
+TripletState triplet_state(const TripletProblem& problem, const Names& names);
+
+// Everything up to the candidates.
+void launch_mining(const MineState& state, Path path, int multiprocessors, cudaStream_t stream,
+                   Launches& launches);
+void launch_choices(const MineState& state, const Chosen& chosen, cudaStream_t stream,
+                    Launches& launches);
+// Norms of sets of rows that nobody else measures.
+void launch_norms(const TripletState& state, cudaStream_t stream, Launches& launches);
+// `known`: mining has left the keys of the triplets.
+void launch_triplets(const TripletState& state, bool known, cudaStream_t stream,
+                     Launches& launches);
+// Whether a key as a value is the key of a choice.
+bool keeps_keys(const KeyFacts& key, DType dtype);
+
+}  // namespace flashmetric::cuda

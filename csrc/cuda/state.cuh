@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the stages of mining hand to each other, as pointers into the caller's workspace. Stages are
+// kernels of one stream; what one counts on the device (rows that take part, rows that need keys)
+// the next one reads there.
+#pragma once
+
+#include "keys.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kWarp = 32;
+constexpr int kPadRows = 256;  // packed rows come in multiples of the widest tile
+constexpr int kFeatures = 64;  // of a packed chunk: 128 bytes of bfloat16, one swizzled row
+// Candidates that one thread can keep of a row and role. A row has some 2 + 2 log(tiles) in all, a
+// quarter of them in each of the four threads that share it.
+constexpr int kCandidates = 16;
+constexpr int kIrregular = 32;  // rows that tiles cannot rank; beyond, keys judge every row
+constexpr int kMaxKeySplits = 16;
+
+enum Role : int { kPositive = 0, kNegative = 1, kNeither = 2 };
+
+struct Candidate {
+  float lower;
+  int32_t position;  // of the reference
+};
+
+// One set of rows, class after class.
+struct RankedSet {
+  int32_t padded = 0;          // multiple of kPadRows
+  int32_t* slot = nullptr;     // [n] class of each row, -1: takes no part
+  int32_t* order = nullptr;    // [padded] position -> row, -1: padding
+  int32_t* position = nullptr; // [n] row -> position, -1: takes no part
+  int32_t* taken = nullptr;    // [slots] rows of the class placed so far
+  uint16_t* packed = nullptr;  // bfloat16 [chunks][padded][kFeatures], 16-byte pieces swizzled
+  float* slack = nullptr;      // [padded]
+  float* lower[2] = {};        // [padded] by role: +- offset - slack, +inf for padding
+  int32_t* run_begin = nullptr;  // [padded] references of the same class
+  int32_t* run_end = nullptr;
+};
+
+// A hash table of class ids. Slots hold 1 + the number of a row that has the class: references
+// first, then queries.
+struct ClassTable {
+  int32_t slots = 0;  // a power of two
+  int32_t* owner = nullptr;
+  int32_t* count[2] = {};  // queries, references of the class
+  int32_t* begin[2] = {};  // where they begin in the order
+};
+
+// The mapping y = (x * scale - shift - centre) * unit, common to queries and references.
+struct Frame {
+  double unit;
+  double centre_norm;  // |centre| * unit
+  double max_norm;     // rows beyond (or NaN) take no part in tiles: keys judge them
+};
+
+// Counted on the device.
+struct Tally {
+  unsigned long long cursor;  // rows placed: queries in the high, references in the low half
+  unsigned long long longest; // bits of the largest norm of a regular row
+  int32_t n_irregular;
+  int32_t n_by_keys;
+  int32_t finished;           // blocks that have delivered their share of the sums
+  int32_t n_hubs[3];           // by set of rows
+};
+
+// The best pair of a query among one split of the references.
+struct PartialBest {
+  double key;
+  int64_t row;
+};
+
+struct LabelView {
+  Relation relation = Relation::classes;
+  const void* query = nullptr;
+  const void* ref = nullptr;
+  int64_t n_classes = 0;
+  const int64_t* self_index = nullptr;
+  const uint8_t* query_keep = nullptr;
+  const uint8_t* ref_keep = nullptr;
+  bool symmetric = false;
+  int64_t n_ref = 0;
+
+  __device__ bool query_takes_part(int64_t i) const {
+    return query_keep == nullptr || query_keep[i] != 0;
+  }
+  __device__ bool ref_takes_part(int64_t j) const {
+    return ref_keep == nullptr || ref_keep[j] != 0;
+  }
+  __device__ int64_t self(int64_t i) const {
+    return symmetric ? i : self_index == nullptr ? -1 : self_index[i];
+  }
+
+  __device__ bool same(int64_t i, int64_t j) const {
+    switch (relation) {
+      case Relation::classes:
+        return static_cast<const int64_t*>(query)[i] == static_cast<const int64_t*>(ref)[j];
+      case Relation::either: {
+        const auto* both = static_cast<const int64_t*>(query) + 2 * i;
+        const int64_t other = static_cast<const int64_t*>(ref)[j];
+        return both[0] == other || both[1] == other;
+      }
+      case Relation::multi_hot: {
+        const auto* a = static_cast<const uint8_t*>(query) + i * n_classes;
+        const auto* b = static_cast<const uint8_t*>(ref) + j * n_classes;
+        bool shared = false;
+        for (int64_t c = 0; c < n_classes && !shared; ++c) shared = (a[c] & b[c]) != 0;
+        return shared;
+      }
+      case Relation::mask:
+        return static_cast<const uint8_t*>(query)[i * n_ref + j] != 0;
+    }
+    return false;
+  }
+  __device__ Role role(int64_t i, int64_t j) const {
+    if (j == self(i) || !ref_takes_part(j)) return kNeither;
+    return same(i, j) ? kPositive : kNegative;
+  }
+};
+
+struct MineState {
+  KeyForm key{};
+  int64_t dim = 0;
+  AnyRows query, ref;
+  LabelView labels;
+  bool farthest[2] = {};  // by role
+  bool by_tiles = false;  // tiles rank, keys decide; else keys do all
+  RankedSet ranked[2];    // of queries and references, the same one twice if they are one set
+  ClassTable classes;
+  float* centre = nullptr;  // [dim]
+  Frame* frame = nullptr;
+  Tally* tally = nullptr;
+  int32_t* irregular = nullptr;    // [kIrregular] references
+  int32_t* by_keys = nullptr;      // [n_query] rows that keys must judge
+  int32_t* is_by_keys = nullptr;   // [n_query] is a row listed there
+  uint32_t* threshold[2] = {};     // [n_query] by role, see gate.cuh
+  int32_t tile_splits = 1;         // of the references, for tiles
+  int32_t streams = 4;             // threads that keep candidates of a row: all splits
+  int32_t* n_candidates[2] = {};   // [n_query][streams]
+  Candidate* candidates[2] = {};   // [n_query][streams][kCandidates]
+  PartialBest* partial[2] = {};    // [splits][n_query]
+  int32_t key_splits = 1;
+
+  // Asks for the whole row of keys.
+  __device__ void judge_by_keys(int64_t i) const {
+    if (atomicExch(is_by_keys + i, 1) == 0) by_keys[atomicAdd(&tally->n_by_keys, 1)] = static_cast<int32_t>(i);
+  }
+  __device__ bool all_by_keys() const { return !by_tiles || tally->n_irregular > kIrregular; }
+};
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The main loop for every architecture.
+#include "device.h"
+#include "tiles.h"
+#include "tiles_mma.cuh"
+
+namespace flashmetric::cuda {
+
+cudaError_t launch_tiles_mma(const MineState& state, cudaStream_t stream) {
+  constexpr int bytes = static_cast<int>(sizeof(MmaShared)) + 128;  // to start on a swizzled row
+  const auto kernel = reduce_tiles_mma<BatchHard>;
+  static std::atomic<uint64_t> allowed{0};
+  const cudaError_t error = allow_shared(kernel, bytes, allowed);
+  if (error != cudaSuccess) return error;
+  const int rows = state.ranked[0].padded / kMmaRows;
+  const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(state.tile_splits));
+  kernel<<<grid, kMmaThreads, bytes, stream>>>(state);
+  return cudaGetLastError();
+}
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The main loops that rank, as the host sees them: their tiles, and how they are launched. Each is
+// compiled in a file of its own, for the architectures that have its instructions.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "state.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kWgmmaRows = 128;
+constexpr int kWgmmaColumns = 256;
+constexpr int kQueryChunkBytes = kWgmmaRows * 2 * kFeatures;
+constexpr int kRefChunkBytes = kWgmmaColumns * 2 * kFeatures;
+constexpr int kBoundsBytes = 2 * 3 * kWgmmaColumns * static_cast<int>(sizeof(float));
+
+// How the shared memory of a block is used.
+struct WgmmaPlan {
+  int chunks;
+  bool resident;  // the queries are copied once
+  int stages;
+  int stage_bytes;
+};
+
+cudaError_t launch_tiles_mma(const MineState& state, cudaStream_t stream);
+cudaError_t launch_tiles_wgmma(const MineState& state, cudaStream_t stream);
+
+// What a main loop asks of the layout.
+struct TileShape {
+  int rows, columns;
+  int streams;  // threads of a block that share a row
+  int blocks;   // on a multiprocessor
+};
+constexpr TileShape kMmaShape{128, 128, 8, 2};
+constexpr TileShape kWgmmaShape{kWgmmaRows, kWgmmaColumns, 4, 1};
+
+// Splits of the references that give every multiprocessor its blocks, and none of them less than
+// two tiles: each split looks for its thresholds from the start. No split is empty.
+inline int column_splits(const TileShape& shape, int rows, int columns, int multiprocessors) {
+  const int row_blocks = rows / shape.rows > 0 ? rows / shape.rows : 1;
+  const int tiles = columns / shape.columns > 0 ? columns / shape.columns : 1;
+  const int wanted = shape.blocks * multiprocessors / row_blocks;
+  const int most = tiles / 2 > 0 ? tiles / 2 : 1;
+  const int splits = wanted < 1 ? 1 : wanted < most ? wanted : most;
+  const int share = (tiles + splits - 1) / splits;
+  return (tiles + share - 1) / share;
+}
+
+}  // namespace flashmetric::cuda

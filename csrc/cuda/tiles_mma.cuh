@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The main loop of GPUs with mma.sync and cp.async (compute capability 8.0 and newer).
+//
+// Algorithm: a block owns 128 queries and passes over its share of the references, 128 at a time;
+// chunks of 64 features of both come through a ring of three stages. Eight warps, 4 x 2, hold
+// 32 x 64 sums each, as m16n8k16 fragments: thread l of a warp has rows l / 4 and l / 4 + 8, and
+// columns 2 (l mod 4) and the next, of every 16 x 8 fragment.
+#pragma once
+
+#include "gate.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kMmaRows = 128;
+constexpr int kMmaColumns = 128;
+constexpr int kMmaThreads = 256;
+constexpr int kMmaStages = 3;
+constexpr int kRowBytes = 2 * kFeatures;
+
+struct alignas(128) MmaStage {
+  char query[kMmaRows * kRowBytes];
+  char ref[kMmaColumns * kRowBytes];
+};
+struct MmaShared {
+  MmaStage stage[kMmaStages];
+  float bounds[kMmaStages][3][kMmaColumns];  // lower of both roles and slack, of tiles in turn
+};
+
+__device__ inline void copy16(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(shared_address(to)), "l"(from));
+}
+
+FM_DEVICE void load_fragments(uint32_t (&to)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address));
+}
+
+FM_DEVICE void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The address of a 16-byte piece in a swizzled tile.
+__device__ inline uint32_t piece_address(uint32_t tile, int row, int piece) {
+  return tile + static_cast<uint32_t>(row * kRowBytes + ((piece ^ (row & 7)) << 4));
+}
+
+struct MmaSums {
+  float sum[2][8][4];  // [16 rows][8 columns]
+
+  // Slots 0..3: rows l / 4, + 8, + 16, + 24.
+  FM_DEVICE float operator()(int slot, int block, int e) const {
+    return sum[slot / 2][block][slot % 2 * 2 + e];
+  }
+
+  FM_DEVICE void add_chunk(const MmaStage& stage, int warp_row, int warp_column) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const uint32_t query = shared_address(stage.query);
+    const uint32_t ref = shared_address(stage.ref);
+#pragma unroll
+    for (int step = 0; step < kFeatures / 16; ++step) {
+      uint32_t a[2][4];
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        load_fragments(a[m], piece_address(query, warp_row + m * 16 + lane % 16,
+                                           step * 2 + lane / 16));
+      }
+#pragma unroll
+      for (int pair = 0; pair < 4; ++pair) {
+        uint32_t b[4];
+        const int row = warp_column + pair * 16 + lane / 16 * 8 + lane % 8;
+        load_fragments(b, piece_address(ref, row, step * 2 + lane / 8 % 2));
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+          multiply_add(sum[m][2 * pair], a[m], b[0], b[1]);
+          multiply_add(sum[m][2 * pair + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+  }
+};
+
+// Which chunk of which tile comes next.
+struct MmaLoader {
+  const MineState& state;
+  MmaShared& shared;
+  int32_t query;  // first position of the block
+  int32_t first_tile, tiles;
+  int chunks;
+
+  __device__ int total() const { return tiles * chunks; }
+
+  __device__ void copy_rows(char* to, const RankedSet& set, int chunk, int32_t position) const {
+    const auto* from = reinterpret_cast<const char*>(
+        set.packed + (int64_t{chunk} * set.padded + position) * kFeatures);
+    constexpr int bytes = kMmaRows * kRowBytes;
+#pragma unroll
+    for (int at = static_cast<int>(threadIdx.x) * 16; at < bytes; at += kMmaThreads * 16) {
+      copy16(to + at, from + at);
+    }
+  }
+
+  // Always closes a group, so that waiting counts stages.
+  __device__ void start(int step) const {
+    if (step < total()) {
+      MmaStage& stage = shared.stage[step % kMmaStages];
+      const int chunk = step % chunks;
+      const int tile = step / chunks;
+      const int32_t ref = (first_tile + tile) * kMmaColumns;
+      copy_rows(stage.query, state.ranked[0], chunk, query);
+      copy_rows(stage.ref, state.ranked[1], chunk, ref);
+      const auto t = static_cast<int>(threadIdx.x);
+      if (chunk == 0 && t < 3 * kMmaColumns / 4) {
+        const RankedSet& set = state.ranked[1];
+        const int kind = t / (kMmaColumns / 4);
+        const int at = t % (kMmaColumns / 4) * 4;
+        const float* from = kind == 2 ? set.slack : set.lower[kind];
+        copy16(&shared.bounds[tile % kMmaStages][kind][at], from + ref + at);
+      }
+    }
+    asm volatile("cp.async.commit_group;\n" ::);
+  }
+};
+
+template <class Miner>
+FM_DEVICE void rank_by_mma(const MineState& state, MmaShared& shared, const MmaLoader& loader) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp_row = warp / 2 * 32;
+  const int warp_column = warp % 2 * 64;
+  RowGate<4> rows;
+  rows.stream = (static_cast<int>(blockIdx.y) * 2 + warp % 2) * 4 + lane % 4;
+#pragma unroll
+  for (int s = 0; s < 4; ++s) {
+    rows.start(state, s, loader.query + warp_row + lane / 4 + s * 8);
+  }
+  for (int step = 0; step < kMmaStages - 1; ++step) loader.start(step);
+  int step = 0;
+  for (int tile = 0; tile < loader.tiles; ++tile) {
+    MmaSums sums{};
+    for (int chunk = 0; chunk < loader.chunks; ++chunk, ++step) {
+      asm volatile("cp.async.wait_group %0;\n" ::"n"(kMmaStages - 2));
+      __syncthreads();  // the stage is full, and the one before it has been read by all
+      loader.start(step + kMmaStages - 1);
+      sums.add_chunk(shared.stage[step % kMmaStages], warp_row, warp_column);
+    }
+    const auto& bounds = shared.bounds[tile % kMmaStages];
+    const ColumnBounds columns{{bounds[0] + warp_column, bounds[1] + warp_column},
+                               bounds[2] + warp_column};
+    const int32_t first = (loader.first_tile + tile) * kMmaColumns + warp_column;
+    TileGate<Miner, 4, 8, MmaSums>{state, rows, columns, first, sums}.run();
+    drop_excluded(state, rows);
+  }
+  publish_rows(state, rows);
+}
+
+// Grid: blocks of queries x splits of the references.
+template <class Miner>
+__global__ void __launch_bounds__(kMmaThreads, 1) reduce_tiles_mma(const __grid_constant__ MineState state) {
+#if __CUDA_ARCH__ >= 800
+  extern __shared__ char memory[];
+  const int32_t all = state.ranked[1].padded / kMmaColumns;
+  const auto share = static_cast<int32_t>((all + gridDim.y - 1) / gridDim.y);
+  const auto begin = static_cast<int32_t>(share * blockIdx.y);
+  const int32_t end = begin + share < all ? begin + share : all;
+  if (begin >= end) return;
+  auto& shared = *reinterpret_cast<MmaShared*>(
+      memory + (128 - shared_address(memory) % 128) % 128);
+  const MmaLoader loader{state,
+                         shared,
+                         static_cast<int32_t>(blockIdx.x) * kMmaRows,
+                         begin,
+                         end - begin,
+                         static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
+  rank_by_mma<Miner>(state, shared, loader);
+#endif
+}
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The triplet loss: terms and sums, then the gradient of every set of rows.
+#include "gather.cuh"
+#include "measure.cuh"
+#include "scatter_pairs.cuh"
+#include "stages.h"
+
+namespace flashmetric::cuda {
+namespace {
+
+unsigned blocks_for(int64_t items, int per_block) {
+  const int64_t blocks = (items + per_block - 1) / per_block;
+  return static_cast<unsigned>(blocks > 0 ? blocks : 1);
+}
+
+template <class T>
+RowSets<T> sets_of(const TripletState& state) {
+  return {{view_as<T>(state.rows[0]), view_as<T>(state.rows[1]), view_as<T>(state.rows[2])}};
+}
+
+template <class T>
+void launch_gather(const TripletState& state, const RowSets<T>& sets, int set,
+                   cudaStream_t stream) {
+  const unsigned blocks = blocks_for(state.rows[set].n, kGatherWarps);
+  switch (steps_of(state.key)) {
+    case Steps::difference:
+      gather_gradients<T, Steps::difference>
+          <<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      break;
+    case Steps::product:
+      gather_gradients<T, Steps::product>
+          <<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      break;
+    case Steps::any:
+      gather_gradients<T, Steps::any><<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      break;
+  }
+}
+
+template <class T>
+void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& launches) {
+  const RowSets<T> sets = sets_of<T>(state);
+  for (int set = 0; set < 3; ++set) {
+    if (state.first_role[set] != set || state.grad[set] == nullptr) continue;
+    if (state.rows[set].n == 0 || state.dim == 0) continue;
+    launch_gather(state, sets, set, stream);
+    launches.check("gather_gradients");
+    if (state.touches[set].hubs == nullptr) continue;
+    gather_hubs<<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
+    launches.check("gather_hubs");
+  }
+}
+
+// Whether the rows of a set are found through an index, so that one may have many triplets.
+bool is_indexed(const TripletState& state, int set) {
+  bool indexed = false;
+  for (int role = 0; role < 3; ++role) {
+    indexed = indexed || (state.first_role[role] == set && state.index[role] != nullptr);
+  }
+  return indexed;
+}
+
+}  // namespace
+
+TripletState triplet_state(const TripletProblem& problem, const Names& names) {
+  TripletState state;
+  state.key = {key_facts(names.distance, names.power, problem.normalize)};
+  state.dim = problem.dim;
+  state.n = problem.n;
+  for (int role = 0; role < 3; ++role) {
+    const Rows& rows = problem.rows[role];
+    state.rows[role] = {rows.data, rows.n, rows.stride, problem.dtype, {}};
+    state.first_role[role] = problem.first_role[role];
+    state.index[role] = problem.index[role];
+    state.grad[role] = problem.grad[role];
+  }
+  state.margin = problem.margin;
+  state.margin_values = problem.margin_values;
+  state.margin_stride = problem.margin_stride;
+  state.soft_margin = problem.soft_margin;
+  state.swap = problem.swap;
+  state.count_invalid = problem.count_invalid;
+  state.far_from_none = problem.far_from_none;
+  state.reduction = names.reduction;
+  state.weights = problem.weights;
+  state.cotangent = problem.cotangent;
+  state.cotangent_stride = problem.cotangent_stride;
+  state.loss = problem.loss;
+  state.stats = problem.stats;
+  state.totals = problem.totals;
+  return state;
+}
+
+void lay_out_zeros(Arena& arena, const TripletProblem& problem, TripletState& state) {
+  if (state.tally == nullptr) state.tally = arena.take<Tally>(1);
+  for (int set = 0; set < 3; ++set) {
+    if (state.first_role[set] != set || state.grad[set] == nullptr) continue;
+    state.touches[set].count = arena.take<int32_t>(problem.rows[set].n);
+  }
+}
+
+void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& state) {
+  bool hubs = false;
+  for (int set = 0; set < 3; ++set) {
+    if (state.first_role[set] != set) continue;
+    const int64_t rows = problem.rows[set].n;
+    if (state.rows[set].numbers.norm == nullptr) {
+      state.rows[set].numbers = {arena.take<double>(rows), arena.take<double>(rows),
+                                 arena.take<double>(rows)};
+    }
+    if (state.grad[set] == nullptr || !is_indexed(state, set)) continue;
+    state.touches[set].touch = arena.take<uint32_t>(rows * kTouches);
+    state.touches[set].hubs = arena.take<int32_t>(rows);
+    hubs = true;
+  }
+  for (int role = 0; role < 3; ++role) {
+    state.rows[role].numbers = state.rows[state.first_role[role]].numbers;
+  }
+  for (double*& keys : state.keys) keys = arena.take<double>(problem.n);
+  for (double*& coefficient : state.coefficient) coefficient = arena.take<double>(problem.n);
+  state.block_sums =
+      arena.take<TripletSums>((problem.n + kTripletThreads - 1) / kTripletThreads + 1);
+  state.scale = arena.take<double>(1);
+  if (hubs) {
+    state.hub_buffer = arena.take<double>(int64_t{kHubBlocks} * kGatherWarps * problem.dim);
+  }
+}
+
+void launch_norms(const TripletState& state, cudaStream_t stream, Launches& launches) {
+  const KeyFacts& key = state.key;
+  MineState measured;  // no tiles: only the numbers of rows
+  measured.key = state.key;
+  measured.dim = state.dim;
+  for (int set = 0; set < 3; ++set) {
+    const bool wanted = key.needs_norms() || key.needs_means() ||
+                        (set == 0 && state.stats != nullptr);
+    if (state.first_role[set] != set || !wanted || state.rows[set].n == 0) continue;
+    with_dtype(state.rows[set].dtype, [&](auto type) {
+      measure_rows<<<blocks_for(state.rows[set].n, kMeasureThreads / 8), kMeasureThreads, 0,
+                     stream>>>(measured, view_as<decltype(type)>(state.rows[set]), 0);
+    });
+    launches.check("measure_rows");
+  }
+}
+
+bool keeps_keys(const KeyFacts& key, DType dtype) {
+  bool keeps = true;
+  with_dtype(dtype, [&](auto type) { keeps = !value_differs<decltype(type)>(key); });
+  return keeps;
+}
+
+void launch_triplets(const TripletState& state, bool known, cudaStream_t stream,
+                     Launches& launches) {
+  with_dtype(state.rows[0].dtype, [&](auto type) {
+    using T = decltype(type);
+    if (!known && state.n > 0) {
+      write_keys<<<blocks_for(state.n, kKeyWarps), kKeyWarps * kWarp, 0, stream>>>(
+          state, sets_of<T>(state));
+      launches.check("write_keys");
+    }
+    evaluate_triplets<<<blocks_for(state.n, kTripletThreads), kTripletThreads, 0, stream>>>(state);
+    launches.check("evaluate_triplets");
+    launch_gradients<T>(state, stream, launches);
+  });
+}
+
+}  // namespace flashmetric::cuda

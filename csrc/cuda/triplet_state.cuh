@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the stages of a triplet loss hand to each other.
+#pragma once
+
+#include "../names.h"
+#include "state.cuh"
+
+namespace flashmetric::cuda {
+
+// The three pairs of a triplet. kPN only carries gradient when anchor and positive swap.
+enum Pair : int { kAP = 0, kAN = 1, kPN = 2 };
+constexpr int kPairs = 3;
+
+// Touches of a row that are listed; up to six more are known without a list. A row that more pairs
+// touch is a hub: of 32768 random rows some twenty, where half as many would make it hundreds.
+constexpr int kTouches = 58;
+constexpr int kMostTouches = kTouches + 6;
+
+constexpr int kTripletThreads = 256;
+
+// Neumaier's compensated sum: the error does not grow with the number of terms.
+struct ExactSum {
+  double sum = 0;
+  double lost = 0;
+  FM_HD void add(double x) {
+    const double total = sum + x;
+    const bool x_is_smaller = (sum < 0 ? -sum : sum) >= (x < 0 ? -x : x);
+    lost += x_is_smaller ? (sum - total) + x : (x - total) + sum;
+    sum = total;
+  }
+  FM_HD void add(const ExactSum& other) {
+    add(other.sum);
+    lost += other.lost;
+  }
+  // Where the sum is not finite the correction is NaN; the sum itself says what torch would say.
+  FM_HD double value() const { return lost == lost ? sum + lost : sum; }
+};
+
+// Over triplets, in a fixed tree.
+struct TripletSums {
+  ExactSum total, counted, active, ap, an, norms;
+  double valid = 0;
+  double valid_active = 0;
+  double farthest = 0;
+  double nearest = 0;
+
+  // The negated comparisons let NaN win, as torch.max and torch.min do.
+  FM_HD void reach(double d_ap, double d_an) {
+    if (valid == 0 || !(d_ap <= farthest)) farthest = farthest != farthest ? farthest : d_ap;
+    if (valid == 0 || !(d_an >= nearest)) nearest = nearest != nearest ? nearest : d_an;
+  }
+  FM_HD void add(const TripletSums& other) {
+    total.add(other.total);
+    counted.add(other.counted);
+    active.add(other.active);
+    ap.add(other.ap);
+    an.add(other.an);
+    norms.add(other.norms);
+    if (other.valid != 0) reach(other.farthest, other.nearest);
+    valid += other.valid;
+    valid_active += other.valid_active;
+  }
+};
+
+// The pairs that touch the rows of one set.
+struct TouchLists {
+  int32_t* count = nullptr;  // [rows]
+  uint32_t* touch = nullptr;  // [rows][kTouches] (t * 3 + pair) * 2 + side
+  int32_t* hubs = nullptr;   // [rows] those with more
+};
+
+struct TripletState {
+  KeyForm key{};
+  int64_t dim = 0;
+  int64_t n = 0;
+  AnyRows rows[3];
+  int first_role[3] = {0, 1, 2};
+  const int64_t* index[3] = {};  // null = t itself
+  double margin = 0;
+  const double* margin_values = nullptr;
+  int64_t margin_stride = 0;
+  bool soft_margin = false, swap = false, count_invalid = false, far_from_none = false;
+  Reduction reduction = Reduction::mean;
+  const double* weights = nullptr;
+  const void* cotangent = nullptr;
+  int64_t cotangent_stride = 0;
+  void* loss = nullptr;
+  void* grad[3] = {};
+  double* stats = nullptr;
+  double* totals = nullptr;
+
+  double* keys[kPairs] = {};         // [n]
+  double* coefficient[kPairs] = {};  // [n] d term / d distance * slope of the distance
+  TripletSums* block_sums = nullptr;
+  double* scale = nullptr;           // 1 / what the sum is divided by
+  TouchLists touches[3];             // by first role
+  double* hub_buffer = nullptr;      // [kHubBlocks][8][dim]
+  Tally* tally = nullptr;
+
+  __device__ int64_t row_of(int role, int64_t t) const {
+    return index[role] == nullptr ? t : index[role][t];
+  }
+};
+
+constexpr int kHubBlocks = 132;  // one for each multiprocessor of an H100
+
+// The roles of the rows of a pair: anchor 0, positive 1, negative 2.
+__device__ inline int role_of(int pair, int side) {
+  return side == 0 ? (pair == kPN ? 1 : 0) : (pair == kAP ? 1 : 2);
+}
+
+template <class T>
+struct RowSets {
+  RowView<T> of[3];  // by role
+};
+
+}  // namespace flashmetric::cuda
