@@ -5,7 +5,7 @@ It must load where there is no driver, and hold code for every architecture that
 What is in it is read from the section .nv_fatbin, because a toolkit does not always come with
 cuobjdump; where cuobjdump is found, it must say the same.
 
-Usage: check_cuda.py EXTENSION
+Usage: check_cuda.py [EXTENSION]; by default that of the installed flashmetric
 """
 
 import importlib.machinery
@@ -98,8 +98,17 @@ def complaints(extension: Path) -> Iterator[str]:
         yield f"cuobjdump finds {sorted(codes_by_cuobjdump(tool, extension))}"
 
 
-def main(extension: str) -> int:
-    found = list(complaints(Path(extension)))
+def installed() -> Path:
+    """Found without an import, which would bring PyTorch."""
+    package = importlib.util.find_spec("flashmetric")
+    if package is None or package.origin is None:
+        message = "flashmetric is not installed"
+        raise FileNotFoundError(message)
+    return next(Path(package.origin).parent.glob("_C.*.so"))
+
+
+def main(extension: str = "") -> int:
+    found = list(complaints(Path(extension) if extension else installed()))
     for complaint in found:
         print("error:", complaint)
     return int(bool(found))

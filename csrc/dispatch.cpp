@@ -206,9 +206,12 @@ std::map<std::string, BuildFact> build_info() {
 #else
   constexpr bool openmp = false;
 #endif
-  return {{"version", FLASHMETRIC_VERSION},     {"compiler", FLASHMETRIC_COMPILER},
-          {"cxx_flags", FLASHMETRIC_CXX_FLAGS}, {"openmp", openmp},
-          {"cuda", built_with_cuda()},          {"cuda_toolkit", FLASHMETRIC_CUDA_TOOLKIT},
+  return {{"version", FLASHMETRIC_VERSION},
+          {"compiler", FLASHMETRIC_COMPILER},
+          {"cxx_flags", FLASHMETRIC_CXX_FLAGS},
+          {"openmp", openmp},
+          {"cuda", built_with_cuda()},
+          {"cuda_toolkit", FLASHMETRIC_CUDA_TOOLKIT},
           {"cuda_archs", words(FLASHMETRIC_CUDA_CODE)}};
 }
 

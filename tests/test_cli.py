@@ -46,7 +46,8 @@ def _kernels(cuda, **functions):
 
 
 def _refuse(_major, _minor):
-    raise ValueError("[FLASHMETRIC_CUDA_PATH] unknown 'x'")
+    message = "[FLASHMETRIC_CUDA_PATH] unknown 'x'"
+    raise ValueError(message)
 
 
 def test_info_names_the_kernels_of_a_gpu_and_why(monkeypatch):

@@ -19,12 +19,12 @@ __all__ = [
     "cuda_facts",
     "extension",
     "git_commit",
+    "gpu_path",
     "isa_facts",
     "machine_facts",
     "openmp_runtimes",
     "package_version",
     "slug",
-    "gpu_path",
     "usable_cores",
 ]
 
