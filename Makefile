@@ -25,6 +25,12 @@ bench: $(VENV)/.extra-bench
 
 tables: $(BUILT)  # of README.md and docs/, from bench/results
 	$(PY) bench/tables.py
+gpu-test: $(BUILT)  # these three need a driver
+	$(PY) -m pytest -m gpu $(PYTEST_ARGS)
+gpu-bench: $(VENV)/.extra-bench
+	$(PY) bench/gpu.py $(BENCH_ARGS)
+gpu-sanitize: $(BUILT)
+	.ci/gpu_sanitize $(PYTEST_ARGS)
 asan: $(BUILT)  # the tests on an extension with address and undefined-behaviour sanitizers
 	.ci/asan $(PYTEST_ARGS)
 lint: $(VENV)/.extra-dev  # the one list of checks: CI and pre-commit run this target
@@ -37,7 +43,7 @@ docs: $(VENV)/.extra-docs
 clean:
 	rm -rf $(VENV) build dist demo_out
 
-.PHONY: demo test test-all bench tables asan lint wheel docs clean
+.PHONY: demo test test-all bench gpu-test gpu-bench gpu-sanitize tables asan lint wheel docs clean
 
 # PyTorch first and alone: what follows finds it installed and leaves it as it is.
 $(VENV)/.torch:

@@ -2,9 +2,7 @@
 // What a GPU provides: entry points of csrc/cuda, or, in a build without CUDA, of csrc/no_cuda.
 #pragma once
 
-#include <string>
 #include <string_view>
-#include <vector>
 
 #include "names.h"
 
@@ -32,10 +30,6 @@ Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Devi
 
 // Which main loop ranks on a GPU of that compute capability: "wgmma", "mma", or "fma".
 std::string_view path(int major, int minor);
-
-// The architectures compiled in; empty without CUDA.
-std::vector<std::string> architectures();
-std::string toolkit();
 
 // Calls so far.
 struct Counters {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <iterator>
+#include <sstream>
 
 #include "cpu/isa.h"
 #include "cuda.h"
@@ -237,6 +238,15 @@ void reset_counters() {
   }
 }
 
+namespace {
+
+std::vector<std::string> words(const std::string& text) {
+  std::istringstream stream(text);
+  return {std::istream_iterator<std::string>(stream), {}};
+}
+
+}  // namespace
+
 std::map<std::string, BuildFact> build_info() {
 #if defined(FLASHMETRIC_OPENMP)
   constexpr bool openmp = true;
@@ -245,8 +255,8 @@ std::map<std::string, BuildFact> build_info() {
 #endif
   return {{"version", FLASHMETRIC_VERSION},     {"compiler", FLASHMETRIC_COMPILER},
           {"cxx_flags", FLASHMETRIC_CXX_FLAGS}, {"openmp", openmp},
-          {"cuda", built_with_cuda()},          {"cuda_archs", cuda::architectures()},
-          {"cuda_toolkit", cuda::toolkit()}};
+          {"cuda", built_with_cuda()},          {"cuda_toolkit", FLASHMETRIC_CUDA_TOOLKIT},
+          {"cuda_archs", words(FLASHMETRIC_CUDA_CODE)}};
 }
 
 }  // namespace flashmetric

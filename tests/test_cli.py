@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from flashmetric import _C
+from flashmetric.cli import info, machine
 
 
 def _run(*arguments, expect=0, **environment):
@@ -37,6 +39,29 @@ def test_info_names_what_runs_and_why():
 def test_info_tells_that_a_forced_isa_was_refused():
     done = _run("info", FLASHMETRIC_ISA="avx9000", expect=1)
     assert "avx9000" in done.stdout + done.stderr
+
+
+def _kernels(cuda, **functions):
+    return SimpleNamespace(build_info=lambda: {"cuda": cuda}, **functions)
+
+
+def _refuse(_major, _minor):
+    message = "[FLASHMETRIC_CUDA_PATH] unknown 'x'"
+    raise ValueError(message)
+
+
+def test_info_names_the_kernels_of_a_gpu_and_why(monkeypatch):
+    monkeypatch.delenv("FLASHMETRIC_CUDA_PATH", raising=False)
+    chosen = _kernels(True, cuda_path=lambda major, minor: f"path of {major}.{minor}")
+    gpu = machine.gpu_path(chosen, (9, 0))
+    assert (gpu["path"], gpu["why"]) == ("path of 9.0", "the capability")
+    text = info.gpu_text({"name": "H", "capability": "9.0", **gpu})
+    assert text == "H, capability 9.0; path of 9.0 kernels: the capability"
+    monkeypatch.setenv("FLASHMETRIC_CUDA_PATH", "mma")
+    assert "FLASHMETRIC_CUDA_PATH=mma" in machine.gpu_path(chosen, (9, 0))["why"]
+    assert machine.gpu_path(_kernels(True, cuda_path=_refuse), (9, 0))["refused"]
+    for kernels in (None, _kernels(False, cuda_path=_refuse), _kernels(True)):
+        assert machine.gpu_path(kernels, (9, 0))["path"] is None
 
 
 @pytest.mark.parametrize("command", ["info", "selftest", "demo", "bench"])

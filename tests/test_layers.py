@@ -43,6 +43,7 @@ TORCH_ONLY = ("reference", "_compat", "_names")
 POLICIES = {
     *("policy.h", "math.h", "random.h"),
     *("distances.h", "losses.h", "mining.h", "list_rules.h"),
+    *("key_form.h", "certificate.h"),
 }
 API = "flashmetric.h"
 HOOKS = "test_hooks.h"
@@ -52,8 +53,13 @@ CPP_LAYERS = {
     "cpu/isa.cpp": {API, HOOKS} | POLICIES,
     "cpu/bf16_kernels.cpp": {API, HOOKS} | POLICIES,
     HOOKS: {API},
-    "arguments.h": {API},
-    "dispatch.cpp": {API, "cpu/isa.h", "cpu/kernels.h"} | POLICIES,
+    "arguments.h": {API, "cuda.h"},
+    "dispatch.cpp": {API, "cuda.h", "names.h", "cpu/isa.h", "cpu/kernels.h"} | POLICIES,
+    "cuda.h": {API, "names.h"},
+    "names.h": {API},
+    "arena.h": {API, "policy.h"},
+    "key_form.h": {"distances.h", "math.h", "policy.h"},
+    "certificate.h": {"key_form.h", "distances.h", "math.h", "policy.h"},
     API: set(),
     "policy.h": set(),
     "math.h": {"policy.h"},
@@ -64,6 +70,7 @@ CPP_LAYERS = {
     "list_rules.h": {API, "math.h", "policy.h", "random.h"},
 }
 SYSTEM_HEADERS = {"omp.h", "pthread.h", "immintrin.h", "unistd.h"}
+CUDA_HEADERS = {"cuda_runtime.h", "cuda_bf16.h", "cuda_fp16.h"}
 NO_ALGORITHM = {"algorithm", "functional", "map", "numeric", "ranges", "string", "vector"}
 
 FILE_LIMIT, BINDINGS_LIMIT, FUNCTION_LIMIT, TILE_LOOP_LIMIT = 300, 200, 40, 80
@@ -96,13 +103,19 @@ def forbidden_includes(path: str, names: list[str]) -> list[str]:
     folder = f"{path.split('/')[0]}/" if "/" in path else None
     allowed = CPP_LAYERS.get(path, {API} | POLICIES)
     if folder:
-        allowed = allowed | SYSTEM_HEADERS
+        allowed = allowed | SYSTEM_HEADERS | {"names.h", "arena.h"}
+    if folder in ("cuda/", "no_cuda/"):
+        allowed = allowed | {"cuda.h"}
+    if folder == "cuda/":
+        allowed = allowed | CUDA_HEADERS
 
     def fine(name: str) -> bool:
         if name.startswith(("torch", "ATen", "c10", "pybind11", "Python")):
             return path in ("bindings.cpp", "arguments.h") and name.startswith("pybind11")
         standard = "/" not in name and "." not in name
-        return standard or name in allowed or bool(folder and name.startswith(folder))
+        toolkit = folder == "cuda/" and name.startswith(("cub/", "cuda/std/"))
+        inside = bool(folder and name.startswith(folder))
+        return standard or name in allowed or inside or toolkit
 
     return [name for name in names if not fine(name)]
 
@@ -150,6 +163,9 @@ def test_includes_go_down(path):
 
 def test_a_forbidden_include_is_found():
     assert forbidden_includes("cpu/tile.h", ["cuda/warp.cuh", "cpu/simd.h"]) == ["cuda/warp.cuh"]
+    assert forbidden_includes("cpu/tile.h", ["cuda_bf16.h", "omp.h"]) == ["cuda_bf16.h"]
+    assert forbidden_includes("cuda/mine.cuh", ["cpu/simd.h", "cub/cub.cuh"]) == ["cpu/simd.h"]
+    assert forbidden_includes("cuda/mine.cuh", ["cuda_bf16.h", "cuda/tile.cuh", "math.h"]) == []
     assert forbidden_includes("losses.h", ["distances.h", "math.h"]) == ["distances.h"]
     assert forbidden_includes("dispatch.cpp", ["pybind11/pybind11.h"]) == ["pybind11/pybind11.h"]
     assert forbidden_includes("cpu/mine.h", ["torch/torch.h", "vector"]) == ["torch/torch.h"]

@@ -8,20 +8,6 @@ bool built_with_cuda() { return true; }
 
 namespace cuda {
 
-// CMake says what was compiled: "75 80 90a 120-virtual".
-std::vector<std::string> architectures() {
-  std::vector<std::string> names;
-  std::string_view left = FLASHMETRIC_CUDA_ARCHS;
-  while (!left.empty()) {
-    const size_t length = left.find(' ');
-    names.emplace_back(left.substr(0, length));
-    left = length == std::string_view::npos ? "" : left.substr(length + 1);
-  }
-  return names;
-}
-
-std::string toolkit() { return FLASHMETRIC_CUDA_TOOLKIT; }
-
 namespace {
 
 cudaStream_t stream_of(const Device& device) { return static_cast<cudaStream_t>(device.stream); }

@@ -19,8 +19,6 @@ Status mine(MineProblem&, Names, Device) { return kNone; }
 Status triplet(TripletProblem&, Names, Device) { return kNone; }
 Status mined_triplet(MineProblem&, TripletProblem&, Names, Device) { return kNone; }
 std::string_view path(int, int) { return ""; }
-std::vector<std::string> architectures() { return {}; }
-std::string toolkit() { return ""; }
 
 }  // namespace cuda
 }  // namespace flashmetric

@@ -19,11 +19,12 @@ DESCRIPTION = """\
 Prints what a bug report needs: versions, the instruction set in use and why, threads, the
 OpenMP runtimes of this process, CUDA, and which implementation impl="auto" takes.
 
-  FLASHMETRIC_ISA=avx2 python -m flashmetric info     what would another instruction set be?
-  python -m flashmetric info --json                   the same for a program
+  FLASHMETRIC_ISA=avx2 python -m flashmetric info         what would another instruction set be?
+  FLASHMETRIC_CUDA_PATH=mma python -m flashmetric info    and other kernels of a GPU?
+  python -m flashmetric info --json                       the same for a program
 
 The exit status is 1 if something is wrong (no compiled kernels, a second
-OpenMP runtime, an instruction set that cannot be had).
+OpenMP runtime, an instruction set or kernels of a GPU that cannot be had).
 """
 
 
@@ -82,6 +83,7 @@ def warnings_of(facts: dict[str, Any], why_not: str) -> list[str]:
         )
     if facts["isa"]["refused"]:
         warnings.append(facts["isa"]["refused"])
+    warnings += sorted({gpu["refused"] for gpu in facts["cuda"]["devices"]} - {""})
     if len(facts["openmp"]) > 1:
         warnings.append(
             "more than one OpenMP runtime is loaded, so two thread pools compete for the cores "
@@ -90,11 +92,20 @@ def warnings_of(facts: dict[str, Any], why_not: str) -> list[str]:
     return warnings
 
 
+def gpu_text(gpu: dict[str, Any] | None) -> str:
+    if gpu is None:
+        return "none"
+    runs = f"{gpu['path']} kernels" if gpu["path"] else "plain torch"
+    return f"{gpu['name']}, capability {gpu['capability']}; {runs}: {gpu['why']}"
+
+
 def describe(facts: dict[str, Any]) -> str:
     versions, isa, cuda = facts["versions"], facts["isa"], facts["cuda"]
     compiled = ", ".join(
         name if runs else f"{name} (this CPU lacks it)" for name, runs in isa["compiled"].items()
     )
+    in_binary = f"{cuda['toolkit']}: " + ", ".join(cuda["binary_archs"])
+    build = {key: fact for key, fact in facts["build"].items() if not key.startswith("cuda")}
     rows = [
         ("flashmetric", versions["flashmetric"]),
         ("torch", versions["torch"]),
@@ -105,11 +116,11 @@ def describe(facts: dict[str, Any]) -> str:
         ("float32 ranks in", f"{facts['ranking']['unit']}: {facts['ranking']['why']}"),
         ("threads", f"{facts['threads']} (torch.get_num_threads())"),
         ("OpenMP", ", ".join(facts["openmp"]) or "none found"),
-        ("CUDA in binary", ", ".join(cuda["binary_archs"]) if cuda["in_binary"] else "no"),
+        ("CUDA in binary", in_binary if cuda["in_binary"] else "no"),
         ("CUDA in torch", cuda["torch_cuda"] or "no"),
-        ("GPU", cuda["device"] or "none"),
+        *(("GPU", gpu_text(gpu)) for gpu in cuda["devices"] or [None]),
         ('impl="auto"', f"{facts['auto']['cpu']}: {facts['auto']['why']}"),
-        ("build", ", ".join(f"{key} {value}" for key, value in facts["build"].items()) or "none"),
+        ("build", ", ".join(f"{key} {value}" for key, value in build.items()) or "none"),
     ]
     lines = [f"{name:16} {text}" for name, text in rows]
     return "\n".join([*lines, *(f"WARNING: {text}" for text in facts["warnings"])])

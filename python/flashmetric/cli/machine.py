@@ -19,6 +19,7 @@ __all__ = [
     "cuda_facts",
     "extension",
     "git_commit",
+    "gpu_path",
     "isa_facts",
     "machine_facts",
     "openmp_runtimes",
@@ -103,12 +104,36 @@ def cuda_facts() -> dict[str, Any]:
     """CUDA in our binary, in torch, and on the machine."""
     compiled_module, _ = extension()
     build = compiled_module.build_info() if compiled_module is not None else {}
+    seen = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return {
         "in_binary": bool(build.get("cuda", False)),
+        "toolkit": build.get("cuda_toolkit") or None,
         "binary_archs": list(build.get("cuda_archs", [])),
         "torch_cuda": torch.version.cuda,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "devices": [
+            {
+                "name": torch.cuda.get_device_name(index),
+                "capability": "{}.{}".format(*torch.cuda.get_device_capability(index)),
+                **gpu_path(compiled_module, torch.cuda.get_device_capability(index)),
+            }
+            for index in seen
+        ],
     }
+
+
+def gpu_path(kernels: Any, capability: tuple[int, int]) -> dict[str, str | None]:
+    """Which of our kernels a GPU of that capability runs, why, and what was refused."""
+    if kernels is None or not kernels.build_info().get("cuda"):
+        return {"path": None, "why": "no CUDA kernels in this build", "refused": ""}
+    if not hasattr(kernels, "cuda_path"):
+        return {"path": None, "why": "this build does not choose between kernels", "refused": ""}
+    forced = os.environ.get("FLASHMETRIC_CUDA_PATH", "")
+    try:
+        path = kernels.cuda_path(*capability)
+    except ValueError as error:
+        return {"path": None, "why": "nothing runs", "refused": str(error)}
+    why = f"FLASHMETRIC_CUDA_PATH={forced} forces it" if forced else "the capability"
+    return {"path": path, "why": why, "refused": ""}
 
 
 def git_commit() -> str | None:
