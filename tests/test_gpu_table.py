@@ -64,6 +64,7 @@ def test_auto_runs_the_kernels_of_the_device(op, row, dtype):
     assert {prefix + name for name in op.kernels.forward} <= moved
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the truth
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("kind", ["with_nan", "with_infinity"])
 def test_rows_that_are_not_numbers(kind, distance):
