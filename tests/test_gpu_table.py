@@ -89,7 +89,7 @@ def test_fused_without_kernels_is_refused(op, row, dtype):
 
 def _results(op, sample: Sample) -> list[torch.Tensor]:
     """All that an op gives without kernels: on a GPU it says so, on the CPU it is asked for."""
-    impl = "reference" if sample.arguments()[next(iter(sample.tensors))].is_cpu else "auto"
+    impl = "reference" if next(iter(sample.tensors.values())).is_cpu else "auto"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* runs as plain torch", RuntimeWarning)
         if not op.differentiable:
