@@ -134,7 +134,7 @@ def test_two_devices_in_one_call_are_refused(error, other):
         assert str(caught.value) == f"[{name}] {message}"
 
 
-def test_a_generator_must_be_on_the_cpu_and_a_number_where_the_rows_are():
+def test_a_number_for_each_anchor_must_be_where_the_rows_are():
     sample = LOSS.sample(LOSS.rows[0], torch.float32).to(DEVICE)
     for option in ("margin", "weights"):
         value = torch.ones(len(sample.tensors["embeddings"]), device=OTHER)
