@@ -26,11 +26,16 @@ def conditions() -> dict[str, Any]:
     }
 
 
-def save(folder: Path, result: dict[str, Any]) -> None:
+def save(folder: Path, result: dict[str, Any]) -> Path:
     """Write a result that has the `conditions`, over the last one of this kind of machine."""
-    name = machine.slug(result["machine"]["cpu"], result["isa"], result["threads"], "threads")
+    if "gpu" in result:
+        name = machine.slug(result["gpu"]["name"])
+    else:
+        name = machine.slug(result["machine"]["cpu"], result["isa"], result["threads"], "threads")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
 
 
 def newest(folder: Path) -> Path | None:

@@ -12,7 +12,7 @@ Real = np.longdouble
 
 def exact(tensor: Tensor) -> np.ndarray:
     """The values in the widest type of numpy, into which every dtype of torch fits without loss."""
-    return tensor.detach().double().numpy().astype(Real)
+    return tensor.detach().cpu().double().numpy().astype(Real)
 
 
 def ulp(magnitude: float, dtype: torch.dtype) -> float:
@@ -65,6 +65,7 @@ def assert_same_choice(ours: Tensor, expected: np.ndarray, *, what: str = "choic
     assert tuple(ours.shape) == expected.shape, (
         f"{what}: shape {tuple(ours.shape)}, expected {expected.shape}"
     )
+    ours = ours.cpu()
     different = np.flatnonzero(ours.numpy() != expected)
     assert different.size == 0, (
         f"{what}: {different.size} of {expected.size} differ, first at row {different[0]}: "
@@ -76,5 +77,6 @@ def assert_same_bits(left: Tensor, right: Tensor, *, what: str = "value") -> Non
     """Equal bit for bit: NaN equals NaN, and 0.0 is not -0.0."""
     assert left.dtype == right.dtype, f"{what}: dtypes {left.dtype} and {right.dtype}"
     assert left.shape == right.shape, f"{what}: shapes {left.shape} and {right.shape}"
-    bits = (t.detach().contiguous().view(-1).view(torch.uint8) for t in (left, right))
+    left, right = left.detach().cpu(), right.detach().cpu()
+    bits = (t.contiguous().view(-1).view(torch.uint8) for t in (left, right))
     assert torch.equal(*bits), f"{what}: bits differ by at most {(left - right).abs().max()}"

@@ -27,6 +27,11 @@ def _duplicates(rng, labels, dim):
     ]
 
 
+def _few_rows(rng, labels, dim):
+    """Five rows, each many times, under any label."""
+    return rng.standard_normal((5, dim))[rng.integers(0, 5, len(labels))]
+
+
 def _integers(rng, labels, dim):
     """Distances are small integers: most are equal, and every one of them is exact."""
     return rng.integers(-2, 3, (len(labels), dim)).astype(np.float64)
@@ -77,6 +82,13 @@ def _one_huge_row(rng, labels, dim):
     return rows
 
 
+def _outliers(rng, labels, dim):
+    """A few rows far from all others, and so the farthest or nearest of many."""
+    rows = rng.standard_normal((len(labels), dim))
+    rows[rng.random(len(labels)) < 0.02] *= 1e3
+    return rows
+
+
 def _tiny_beside_long(rng, labels, dim):
     """One long row sets the scale of a tile, in which the products of all others are subnormal."""
     rows = 1e-21 * rng.standard_normal((len(labels), dim))
@@ -100,6 +112,12 @@ def _one_ulp_neighbours(rng, labels, dim):
 
 def _all_equal(rng, labels, dim):
     return np.broadcast_to(rng.standard_normal((1, dim)), (len(labels), dim)).copy()
+
+
+def _all_equal_but_one(rng, labels, dim):
+    rows = _all_equal(rng, labels, dim)
+    rows[len(labels) // 3] += 1
+    return rows
 
 
 def _all_zero(_rng, labels, dim):
@@ -168,6 +186,7 @@ KINDS = {
         _random,
         _tight_classes,
         _duplicates,
+        _few_rows,
         _integers,
         _binary,
         _offset,
@@ -177,10 +196,12 @@ KINDS = {
         _wild_scales,
         _around_the_floor,
         _one_huge_row,
+        _outliers,
         _tiny_beside_long,
         _beyond_tiles,
         _one_ulp_neighbours,
         _all_equal,
+        _all_equal_but_one,
         _all_zero,
         _some_zero,
         _squares_overflow,

@@ -53,6 +53,14 @@ class Sample:
     def with_options(self, **options: Any) -> Sample:
         return replace(self, options={**self.options, **options})
 
+    def to(self, device: torch.device | str) -> Sample:
+        """The same call on a device."""
+        tensors, options = (
+            {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
+            for values in (self.tensors, self.options)
+        )
+        return replace(self, tensors=tensors, options=options)
+
     def requiring_grad(self) -> Sample:
         tensors = {name: t.detach().clone().requires_grad_() for name, t in self.tensors.items()}
         return replace(self, tensors=tensors)
@@ -193,7 +201,7 @@ def pairwise_sample(row: Row, dtype: torch.dtype) -> Sample:
 def cotangent_for(result: Tensor, seed: int = 0) -> Tensor:
     """Random, never ones: a gradient that ignores its cotangent must fail."""
     generator = torch.Generator().manual_seed(1000 + seed)
-    return torch.randn(result.shape, generator=generator, dtype=torch.float64).to(result.dtype)
+    return torch.randn(result.shape, generator=generator, dtype=torch.float64).to(result)
 
 
 def class_batch(
@@ -210,16 +218,16 @@ def layouts(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The same values behind other strides, offsets and alignments."""
     rows, dim = tensor.shape
     yield "transposed", tensor.t().contiguous().t()
-    wide = torch.full((rows, 2 * dim + 3), float("nan"), dtype=tensor.dtype)
+    wide = tensor.new_full((rows, 2 * dim + 3), float("nan"))
     wide[:, 1 : dim + 1] = tensor
     yield "offset", wide[:, 1 : dim + 1]
-    tall = torch.full((3 * rows + 1, dim), float("nan"), dtype=tensor.dtype)
+    tall = tensor.new_full((3 * rows + 1, dim), float("nan"))
     tall[1::3] = tensor
     yield "row_step", tall[1::3]
-    flat = torch.full((rows, 2 * dim), float("nan"), dtype=tensor.dtype)
+    flat = tensor.new_full((rows, 2 * dim), float("nan"))
     flat[:, ::2] = tensor
     yield "feature_step", flat[:, ::2]
-    misaligned = torch.empty(rows * dim + 1, dtype=tensor.dtype)[1:].view(rows, dim)
+    misaligned = tensor.new_empty(rows * dim + 1)[1:].view(rows, dim)
     yield "misaligned", misaligned.copy_(tensor)
 
 

@@ -37,9 +37,13 @@ def test_choice(op, row, dtype):
     ("op", "row", "dtype"), cases_and_dtypes(ops=[op for op in FUSED if op.stats])
 )
 def test_statistics(op, row, dtype):
-    sample = op.sample(row, dtype)
-    loss, ours = op.run(sample, return_stats=True)
-    assert_same_bits(loss, op.run(sample), what="loss beside statistics")
+    assert_statistics(op, op.sample(row, dtype))
+
+
+def assert_statistics(op, sample, device="cpu"):
+    here = sample.to(device)
+    loss, ours = op.run(here, return_stats=True)
+    assert_same_bits(loss, op.run(here), what="loss beside statistics")
     assert isinstance(ours, Stats)
     _, plain = op.run(sample, "reference", return_stats=True)
     truth = op.truth(sample).stats

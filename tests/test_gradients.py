@@ -21,10 +21,10 @@ def gradients(op, sample, cotangent=None, impl="fused"):
     return value, dict(zip(leaves.tensors, grads, strict=True))
 
 
-def assert_value_and_gradient(op, sample, judged=None):
+def assert_value_and_gradient(op, sample, judged=None, device="cpu"):
     """The 2x rule for one sample; `judged` is what `judge` said of it before."""
     plain, baseline, truth = judged or judge(op, sample)
-    value, ours = gradients(op, sample)
+    value, ours = gradients(op, sample.to(device))
     assert_no_worse_than(value, baseline=plain, truth=truth.value)
     assert set(truth.grads) == set(ours)
     for name, expected in truth.grads.items():
@@ -57,7 +57,11 @@ def test_rows_around_the_floor_of_a_norm(distance, dtype):
 
 @pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
 def test_asking_twice_gives_the_same_bits_and_accumulates(op, row):
-    sample = op.sample(row, torch.float32).requiring_grad()
+    assert_asking_twice_accumulates(op, op.sample(row, torch.float32))
+
+
+def assert_asking_twice_accumulates(op, sample):
+    sample = sample.requiring_grad()
     leaves = list(sample.tensors.values())
     value = op.run(sample)
     cotangent = cotangent_for(value)
@@ -92,7 +96,10 @@ def test_a_gradient_belongs_to_who_asked_for_it(name):
 
 @pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
 def test_a_tensor_that_needs_no_gradient_changes_nothing(op, row):
-    sample = op.sample(row, torch.float32)
+    assert_each_gradient_alone(op, op.sample(row, torch.float32))
+
+
+def assert_each_gradient_alone(op, sample):
     value, everything = gradients(op, sample)
     plain = op.run(sample)
     assert not plain.requires_grad

@@ -17,18 +17,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:Runtim
 BAD = [float("nan"), float("inf"), -float("inf")]
 
 
-def _spoiled(kind, distance, n_classes=12, **options):
+def spoiled(kind, distance, n_classes=12, **options):
     rows, labels = hard_rows(kind, 101, 9, n_classes, torch.float32)
     options |= {"labels": labels, "distance": distance, "reduction": "none"}
     return Sample(kind, {"embeddings": rows}, options)
 
 
-def _assert_like_the_truth(op, sample):
+def assert_like_the_truth(op, sample, device="cpu"):
     """Values match the truth, NaN and infinity included. Rows of a gradient that are finite in
     truth are right; where some are not, some of ours are not either."""
-    value, ours = gradients(op, sample)
+    value, ours = gradients(op, sample.to(device))
+    ours = {name: grad.cpu() for name, grad in ours.items()}
     plain, baseline = gradients(op, sample, impl="reference")
-    truth = op.truth(sample, cotangent_for(value))
+    truth = op.truth(sample, cotangent_for(plain))
     assert_no_worse_than(value, baseline=plain, truth=truth.value)
     for name, expected in truth.grads.items():
         clean = np.isfinite(expected).all(1)
@@ -46,8 +47,8 @@ def _assert_like_the_truth(op, sample):
 @pytest.mark.parametrize("soft_margin", [False, True])
 def test_rows_that_are_not_numbers(kind, distance, soft_margin):
     for normalize in (False, True):
-        sample = _spoiled(kind, distance, soft_margin=soft_margin, normalize=normalize)
-        _assert_like_the_truth(OP["triplet_loss"], sample)
+        sample = spoiled(kind, distance, soft_margin=soft_margin, normalize=normalize)
+        assert_like_the_truth(OP["triplet_loss"], sample)
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -60,9 +61,9 @@ def test_one_bad_reference_touches_only_the_anchors_that_meet_it(distance, bad):
     options = {"labels": labels, "ref_labels": ref_labels, "distance": distance}
     tensors = {"embeddings": rows, "ref_embeddings": refs}
     sample = Sample("one", tensors, options | {"reduction": "none", "ignore_label": 3})
-    truth = _assert_like_the_truth(OP["triplet_loss"], sample)
+    truth = assert_like_the_truth(OP["triplet_loss"], sample)
     assert np.isfinite(truth.value).all(), "label 3 is ignored on both sides"
-    _assert_like_the_truth(OP["triplet_loss"], sample.with_options(ignore_label=None))
+    assert_like_the_truth(OP["triplet_loss"], sample.with_options(ignore_label=None))
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -77,7 +78,7 @@ def test_given_triplets_with_one_bad_row(form, distance, bad):
     for spoiled in roles:
         tensors = {role: torch.randn(10, 5, generator=generator) for role in roles}
         tensors[spoiled][4, 1] = bad
-        _assert_like_the_truth(OP["triplet_margin_loss"], Sample(spoiled, tensors, options))
+        assert_like_the_truth(OP["triplet_margin_loss"], Sample(spoiled, tensors, options))
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -91,18 +92,18 @@ def test_pairwise_with_one_bad_row(distance, bad):
     tensors["x"][3, 1] = bad
     for normalize in (False, True):
         options = {"distance": distance, "normalize": normalize}
-        _assert_like_the_truth(OP["pairwise_distances"], Sample("bad", tensors, options))
+        assert_like_the_truth(OP["pairwise_distances"], Sample("bad", tensors, options))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "mean_active", "sum"])
 def test_a_nan_shows_in_every_reduction(reduction):
-    sample = _spoiled("with_nan", "euclidean").with_options(reduction=reduction)
+    sample = spoiled("with_nan", "euclidean").with_options(reduction=reduction)
     assert OP["triplet_loss"].run(sample).isnan()
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "sqeuclidean"])
 def test_overflow_is_infinite_exactly_where_plain_torch_overflows(distance):
-    sample = _spoiled("squares_overflow", distance)
+    sample = spoiled("squares_overflow", distance)
     op = OP["pairwise_distances"]
     rows = Sample("overflow", {"x": sample.tensors["embeddings"]}, {"distance": distance})
     ours, plain = op.run(rows), op.run(rows, "reference")
@@ -112,7 +113,7 @@ def test_overflow_is_infinite_exactly_where_plain_torch_overflows(distance):
 
 
 def test_nan_weights_and_cotangents_show():
-    sample = _spoiled("random", "euclidean")
+    sample = spoiled("random", "euclidean")
     weights = torch.ones(101)
     weights[5] = float("nan")
     value = OP["triplet_loss"].run(sample, weights=weights, margin=100.0)

@@ -19,7 +19,16 @@ from flashmetric.cli import machine
 from flashmetric.cli.bench.eager import gram_batch_hard
 from flashmetric.cli.bench.problems import MARGIN, Problem
 
-__all__ = ["CONTENDERS", "UNIT", "Contender", "Outcome", "Step"]
+__all__ = [
+    "CONTENDERS",
+    "UNIT",
+    "Contender",
+    "Loss",
+    "Outcome",
+    "Step",
+    "pytorch_metric_learning",
+    "sentence_transformers",
+]
 
 # (loss, gradient of the embeddings); None for the bare products.
 Outcome = tuple[Tensor, Tensor] | None
@@ -134,7 +143,7 @@ def _compiled(problem: Problem) -> Step:
     return _training_step(problem, lambda x, labels: compiled(x, labels, MARGIN))
 
 
-def _pytorch_metric_learning(problem: Problem) -> Step:
+def pytorch_metric_learning() -> Loss:
     package: Any = importlib.import_module("pytorch_metric_learning")
     for part in ("distances", "losses", "miners", "reducers"):
         importlib.import_module(f"pytorch_metric_learning.{part}")
@@ -144,13 +153,17 @@ def _pytorch_metric_learning(problem: Problem) -> Step:
     loss = package.losses.TripletMarginLoss(
         margin=MARGIN, distance=distance, reducer=package.reducers.MeanReducer()
     )
-    return _training_step(problem, lambda x, labels: loss(x, labels, miner(x, labels)))
+    return lambda x, labels: loss(x, labels, miner(x, labels))
 
 
-def _sentence_transformers(problem: Problem) -> Step:
+def sentence_transformers() -> Loss:
     losses: Any = importlib.import_module("sentence_transformers.sentence_transformer.losses")
     loss = losses.BatchHardTripletLoss(model=torch.nn.Identity(), margin=MARGIN)
-    return _training_step(problem, lambda x, labels: loss.compute_loss_from_embeddings([x], labels))
+    return lambda x, labels: loss.compute_loss_from_embeddings([x], labels)
+
+
+def _peer(loss: Callable[[], Loss]) -> Callable[[Problem], Step]:
+    return lambda problem: _training_step(problem, loss())
 
 
 CONTENDERS = {
@@ -165,13 +178,13 @@ CONTENDERS = {
         Contender(
             "pytorch_metric_learning",
             "pytorch-metric-learning",
-            _pytorch_metric_learning,
+            _peer(pytorch_metric_learning),
             needs=("pytorch-metric-learning",),
         ),
         Contender(
             "sentence_transformers",
             "sentence-transformers",
-            _sentence_transformers,
+            _peer(sentence_transformers),
             invalid="count",
             needs=("sentence-transformers",),
         ),

@@ -17,9 +17,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["MAX_SAMPLES", "MIN_SAMPLES", "Timing", "interleave", "seconds_of_one_call"]
+__all__ = [
+    "MAX_SAMPLES",
+    "MIN_SAMPLES",
+    "Clock",
+    "Step",
+    "Timing",
+    "host_clock",
+    "interleave",
+    "seconds_of_one_call",
+]
 
 Step = Callable[[], object]
+Clock = Callable[[Step, int], float]  # seconds of one call, of so many in a row
 
 # Long against the clock (50 ns) and against one migration of a thread (tens of us).
 MIN_SAMPLE_SECONDS = 1e-3
@@ -52,13 +62,20 @@ class _Plan:
     samples: int
 
 
-def seconds_of_one_call(step: Step) -> float:
+def host_clock(step: Step, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    return (time.perf_counter() - start) / calls
+
+
+def seconds_of_one_call(step: Step, clock: Clock = host_clock) -> float:
     """Seconds of a warm call: the median of a few, after two that do not count."""
     for _ in range(2):
         step()
-    seconds = [_time(step, 1)]
+    seconds = [clock(step, 1)]
     while len(seconds) < PILOT_CALLS and sum(seconds) < PILOT_SECONDS:
-        seconds.append(_time(step, 1))
+        seconds.append(clock(step, 1))
     return statistics.median(seconds)
 
 
@@ -67,9 +84,12 @@ def interleave(
     *,
     seconds_each: float,
     on_round: Callable[[int, int], None] = lambda _done, _total: None,
+    clock: Clock = host_clock,
 ) -> dict[str, Timing]:
     """Time every step for about `seconds_each` seconds, in turns."""
-    plans = {name: _plan(seconds_of_one_call(step), seconds_each) for name, step in steps.items()}
+    plans = {
+        name: _plan(seconds_of_one_call(step, clock), seconds_each) for name, step in steps.items()
+    }
     rounds = max((plan.samples for plan in plans.values()), default=0)
     samples: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
@@ -81,7 +101,7 @@ def interleave(
             shuffle(order)
             for name in order:
                 if _is_due(turn, plans[name].samples, rounds):
-                    samples[name].append(_time(steps[name], plans[name].calls))
+                    samples[name].append(clock(steps[name], plans[name].calls))
             on_round(turn + 1, rounds)
     finally:
         gc.enable()
@@ -97,13 +117,6 @@ def _plan(seconds: float, seconds_each: float) -> _Plan:
 def _is_due(turn: int, samples: int, rounds: int) -> bool:
     """Spread `samples` turns evenly over `rounds`."""
     return (turn + 1) * samples // rounds > turn * samples // rounds
-
-
-def _time(step: Step, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        step()
-    return (time.perf_counter() - start) / calls
 
 
 def _summary(samples: list[float], calls: int) -> Timing:
