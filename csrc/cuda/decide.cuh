@@ -45,7 +45,8 @@ struct Decision {
   __device__ double key_of(int64_t j) const {
     if constexpr (keys == Keys::any) return pair_key(state.key, x, i, r, j, state.dim);
     constexpr Form form = keys == Keys::product ? Form::product : Form::difference;
-    const double sum = pair_rows(state.key, x, i, r, j, state.dim).template key<form>(2);
+    const double sum = pair_rows(state.key, x, i, r, j, state.dim).template key<form>(
+        2, state.key.maps_rows());
     return finished_key(state.key, form == Form::product ? -sum : sum, x.numbers, i, r.numbers, j);
   }
 

@@ -56,6 +56,7 @@ struct RowGate {
   int32_t begin[slots], length[slots], self[slots];
   float slack[slots];  // twice slack_i
   int32_t stream;      // of this thread, the same for all of its rows
+  int32_t special_begin, special_end;  // columns outside are negatives of all rows of the warp
   RoleRows<slots> role[2];
 
   FM_DEVICE void start(const MineState& state, int slot, int32_t at) {
@@ -66,12 +67,34 @@ struct RowGate {
     slack[slot] = 2 * set.slack[at];
     // A row that is not there, or that keys judge, has no candidates.
     const bool open =
-        row[slot] >= 0 && state.query.numbers.norm[row[slot]] <= state.frame->max_norm;
+        row[slot] >= 0 && state.query.numbers.norm[row[slot]] <= frame_of(state).max_norm;
     const float none = open ? kUnknown : -__int_as_float(0x7F800000);
     role[0].threshold[slot] = role[1].threshold[slot] = none;
     role[0].count[slot] = role[1].count[slot] = 0;
     const int64_t other = row[slot] < 0 ? -1 : state.labels.self(row[slot]);
     self[slot] = other < 0 ? -1 : state.ranked[1].position[other];
+  }
+
+  // After the rows have started.
+  FM_DEVICE void find_special() {
+    special_begin = INT32_MAX;
+    special_end = 0;
+#pragma unroll
+    for (int s = 0; s < slots; ++s) {
+      if (length[s] > 0) {
+        special_begin = ::min(special_begin, begin[s]);
+        special_end = ::max(special_end, begin[s] + length[s]);
+      }
+      if (self[s] >= 0) {
+        special_begin = ::min(special_begin, self[s]);
+        special_end = ::max(special_end, self[s] + 1);
+      }
+    }
+#pragma unroll
+    for (int step = kWarp / 2; step > 0; step /= 2) {
+      special_begin = ::min(special_begin, __shfl_xor_sync(kAllLanes, special_begin, step));
+      special_end = ::max(special_end, __shfl_xor_sync(kAllLanes, special_end, step));
+    }
   }
 
   FM_DEVICE Candidate* kept(const MineState& state, int of_role, int slot) const {
@@ -109,21 +132,18 @@ struct TileGate {
   static constexpr int kGroup = 8 / slots;  // blocks between two branches: 16 pairs
 
   FM_DEVICE void run() const {
-    bool touched = false;
-    bool within = true;
-    bool met = false;
-#pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      const int32_t end = rows.begin[s] + rows.length[s];
-      touched |= rows.begin[s] < first + kTileColumns && end > first;
-      within &= rows.begin[s] <= first && end >= first + kTileColumns;
-      met |= rows.self[s] >= first && rows.self[s] < first + kTileColumns;
-    }
-    if (!__any_sync(kAllLanes, touched | met)) {
+    if (rows.special_begin >= first + kTileColumns || rows.special_end <= first) {
       gate(Negatives{*this}, kNegative, rows.role[kNegative]);
       return;
     }
-    const bool all_positive = __all_sync(kAllLanes, within & !met);
+    bool within = true;
+#pragma unroll
+    for (int s = 0; s < slots; ++s) {
+      const int32_t end = rows.begin[s] + rows.length[s];
+      within &= rows.begin[s] <= first && end >= first + kTileColumns;
+      within &= rows.self[s] < first || rows.self[s] >= first + kTileColumns;
+    }
+    const bool all_positive = __all_sync(kAllLanes, within);
 #pragma unroll 1
     for (int role = 0; role < (all_positive ? 1 : 2); ++role) {
       RoleRows<slots> of_role;
@@ -225,38 +245,44 @@ struct TileGate {
     }
   }
 
-  // Twice the largest slack of the tile.
-  FM_DEVICE float most_slack() const {
-    float most = 0;
-#pragma unroll
-    for (int at = 0; at < kTileColumns; at += kWarp) {
-      most = ::fmaxf(most, columns.slack[at + static_cast<int>(threadIdx.x) % kWarp]);
-    }
-#pragma unroll
-    for (int step = kWarp / 2; step > 0; step /= 2) {
-      most = ::fmaxf(most, __shfl_xor_sync(kAllLanes, most, step));
-    }
-    return 2 * most;
-  }
-
   template <class View>
   FM_DEVICE void gate(const View& view, int role, RoleRows<slots>& of_role) const {
     bool unknown = false;
 #pragma unroll
     for (int s = 0; s < slots; ++s) unknown |= of_role.threshold[s] == kUnknown;
     if (__any_sync(kAllLanes, unknown)) find_thresholds(view, of_role);
-    const float slack = most_slack();
+    bool changed = false;
 #pragma unroll
     for (int b = 0; b < blocks; b += kGroup) {
-      gate_group(view.afresh(), b, role, slack, of_role);
+      changed |= gate_group(view.afresh(), b, role, of_role);
     }
+    if (!__any_sync(kAllLanes, changed)) return;
 #pragma unroll
     for (int s = 0; s < slots; ++s) of_role.threshold[s] = lowest_of_quad(of_role.threshold[s]);
+    drop_excluded(role, of_role);
   }
 
+  // Forgets candidates that the thresholds of today exclude, where there are many: a row that meets
+  // ever nearer columns needs no more room than another.
+  FM_DEVICE void drop_excluded(int role, RoleRows<slots>& of_role) const {
+#pragma unroll
+    for (int s = 0; s < slots; ++s) {
+      const int32_t count = of_role.count[s];
+      if (count < kCandidates / 2 || count > kCandidates) continue;
+      Candidate* const kept = rows.kept(state, role, s);
+      int32_t left = 0;
+#pragma unroll 1
+      for (int32_t at = 0; at < count; ++at) {
+        const Candidate candidate = kept[at];
+        if (candidate.lower <= of_role.threshold[s]) kept[left++] = candidate;
+      }
+      of_role.count[s] = left;
+    }
+  }
+
+  // Whether a pair came below a threshold.
   template <class View>
-  FM_DEVICE void gate_group(const View& view, int b, int role, float slack,
-                            RoleRows<slots>& of_role) const {
+  FM_DEVICE bool gate_group(const View& view, int b, int role, RoleRows<slots>& of_role) const {
     float value[slots][2 * kGroup];
     float lowest[slots];
     bool hit = false;
@@ -278,7 +304,13 @@ struct TileGate {
       }
       hit |= lowest[s] <= of_role.threshold[s];
     }
-    if (!hit) return;
+    if (!hit) return false;
+    float slack = 0;  // the largest of the columns of this thread
+#pragma unroll
+    for (int g = 0; g < kGroup; ++g) {
+      const float2 of = *reinterpret_cast<const float2*>(columns.slack + column(b + g));
+      slack = ::fmaxf(slack, ::fmaxf(of.x, of.y));
+    }
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
       Candidate* const kept = rows.kept(state, role, s);
@@ -291,32 +323,11 @@ struct TileGate {
         of_role.count[s] = at + (wanted ? 1 : 0);
       }
       of_role.threshold[s] =
-          ::fminf(of_role.threshold[s], lowest[s] + slack + rows.slack[s]);
+          ::fminf(of_role.threshold[s], lowest[s] + 2 * slack + rows.slack[s]);
     }
+    return true;
   }
 };
-
-// Forgets candidates that the thresholds of today exclude, where there are many: a row that meets
-// ever nearer columns needs no more room than another.
-template <int slots>
-FM_DEVICE void drop_excluded(const MineState& state, RowGate<slots>& rows) {
-#pragma unroll
-  for (int s = 0; s < slots; ++s) {
-#pragma unroll
-    for (int role = 0; role < 2; ++role) {
-      int32_t& count = rows.role[role].count[s];
-      if (count < kCandidates / 2 || count > kCandidates) continue;
-      Candidate* const kept = rows.kept(state, role, s);
-      int32_t left = 0;
-#pragma unroll 1
-      for (int32_t at = 0; at < count; ++at) {
-        const Candidate candidate = kept[at];
-        if (candidate.lower <= rows.role[role].threshold[s]) kept[left++] = candidate;
-      }
-      count = left;
-    }
-  }
-}
 
 // What the choice needs to know of the rows of this thread.
 template <int slots>

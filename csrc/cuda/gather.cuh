@@ -3,8 +3,7 @@
 //
 // Why so: a row's gradient is gathered by the one warp that owns the row, in the order of its
 // pairs, so no float is ever added atomically. The lists of pairs come in any order; a warp sorts
-// its own. Rows with more pairs than fit a list are hubs: blocks of eight warps look
-// through all triplets for theirs, each warp through its own share, and add up the eight sums.
+// its own. Rows with more pairs than fit a list are hubs (gather_hubs.cuh).
 #pragma once
 
 #include "gradient_row.cuh"
@@ -46,6 +45,13 @@ struct Touches {
   }
 };
 
+// Whether a pair touches row i because it is that of the triplet with the same number.
+__device__ inline bool touches_own_number(const TripletState& state, int set, int64_t i, int code) {
+  const int role = role_of(code / 2, code % 2);
+  return i < state.n && state.first_role[role] == set && state.index[role] == nullptr &&
+         state.coefficient[code / 2][i] != 0;
+}
+
 // The touches of row i in ascending order, in shared memory; returns how many. Those of the triplets
 // with its number need no list.
 __device__ inline int sorted_touches(const TripletState& state, int set, int64_t i, int listed,
@@ -53,12 +59,7 @@ __device__ inline int sorted_touches(const TripletState& state, int set, int64_t
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const uint32_t* from = state.touches[set].touch + i * kTouches;
   for (int at = lane; at < listed; at += kWarp) unsorted[at] = from[at];
-  bool implied = false;
-  if (lane < 2 * kPairs && i < state.n) {
-    const int role = role_of(lane / 2, lane % 2);
-    implied = state.first_role[role] == set && state.index[role] == nullptr &&
-              state.coefficient[lane / 2][i] != 0;
-  }
+  const bool implied = lane < 2 * kPairs && touches_own_number(state, set, i, lane);
   const unsigned lanes = __ballot_sync(kAllLanes, implied);
   const unsigned below = lanes & ((1U << lane) - 1);
   if (implied) unsorted[listed + __popc(below)] = i * kPairs * 2 + lane;
@@ -134,107 +135,6 @@ __global__ void __launch_bounds__(kGatherThreads)
         out[k] = static_cast<Out>(count == 0 ? 0.0 : row.through_norm(sum[f], along, k));
       }
     }
-  }
-}
-
-// The pairs of a hub among a share of the triplets, added to sums [dim] of the warp.
-template <class T>
-struct HubShare {
-  const Touches<T>& touches;
-  const GradientRow<T>& row;
-  GatherShared<T>& shared;
-  double* sums;
-  int count = 0;
-
-  __device__ TouchedPair<T>* pairs() const {
-    return reinterpret_cast<TouchedPair<T>*>(shared.pairs);
-  }
-
-  __device__ void flush() {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    __syncwarp();
-    for (int at = lane; at < count; at += kWarp) {
-      pairs()[at] = touches.pair_of(row.key, shared.sorted[at]);
-    }
-    __syncwarp();
-    complete_pairs(touches, row, shared.sorted, pairs(), count);
-    for (int64_t slice = 0; slice < row.dim; slice += kSliceFeatures) {
-      double sum[kLaneFeatures];
-      row.template add_all<Steps::any>(pairs(), count, slice, sum);
-#pragma unroll
-      for (int f = 0; f < kLaneFeatures; ++f) {
-        const int64_t k = slice + f * kWarp + lane;
-        if (k < row.dim) sums[k] += sum[f];
-      }
-    }
-    __syncwarp();
-    count = 0;
-  }
-
-  __device__ void add(int set, int64_t begin, int64_t end) {
-    const TripletState& state = touches.state;
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    for (int64_t k = lane; k < row.dim; k += kWarp) sums[k] = 0;
-#pragma unroll 4
-    for (int64_t first = begin; first < end; first += kWarp) {
-      const int64_t t = first + lane;
-      bool met[3];
-#pragma unroll
-      for (int role = 0; role < 3; ++role) {
-        met[role] = t < end && state.first_role[role] == set && state.row_of(role, t) == row.i;
-      }
-      if (!__any_sync(kAllLanes, met[0] | met[1] | met[2])) continue;
-#pragma unroll 1
-      for (int code = 0; code < 2 * kPairs; ++code) {
-        const int role = role_of(code / 2, code % 2);
-        const bool mine = (role == 0 ? met[0] : role == 1 ? met[1] : met[2]) &&
-                          state.coefficient[code / 2][t] != 0;
-        const unsigned lanes = __ballot_sync(kAllLanes, mine);
-        const unsigned below = lanes & ((1U << lane) - 1);
-        if (mine) shared.sorted[count + __popc(below)] = t * kPairs * 2 + code;
-        count += __popc(lanes);
-        if (count > kMostTouches - kWarp) flush();
-      }
-    }
-    if (count > 0) flush();
-  }
-};
-
-template <class T>
-__global__ void __launch_bounds__(kGatherThreads)
-    gather_hubs(const __grid_constant__ TripletState state, RowSets<T> sets, int set) {
-  using Out = typename GradientType<T>::type;
-  __shared__ double shared_along[kGatherWarps];
-  __shared__ GatherShared<T> shared[kGatherWarps];
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const Touches<T> touches{state, sets, *state.scale};
-  double* const buffer = state.hub_buffer + int64_t{blockIdx.x} * kGatherWarps * state.dim;
-  const int64_t share = (state.n + kGatherWarps - 1) / kGatherWarps;
-  for (int at = static_cast<int>(blockIdx.x); at < state.tally->n_hubs[set];
-       at += static_cast<int>(gridDim.x)) {
-    const GradientRow<T> row(state.key, sets.of[set], state.touches[set].hubs[at], state.dim);
-    const int64_t begin = warp * share;
-    const int64_t end = begin + share < state.n ? begin + share : state.n;
-    HubShare<T>{touches, row, shared[warp], buffer + warp * state.dim}.add(set, begin, end);
-    __syncthreads();
-    double along = 0;
-    for (int64_t k = threadIdx.x; k < state.dim; k += kGatherThreads) {
-      double sum = 0;
-      for (int w = 0; w < kGatherWarps; ++w) sum += buffer[w * state.dim + k];
-      buffer[k] = sum;
-      along += sum * (widened(row.rows.row(row.i)[k]) / row.norm);
-    }
-    along = sum_of_lanes(along);
-    if (lane == 0) shared_along[warp] = along;
-    __syncthreads();
-    double total = 0;
-    for (const double part : shared_along) total += part;
-    auto* const out = static_cast<Out*>(state.grad[set]) + row.i * state.dim;
-    for (int64_t k = threadIdx.x; k < state.dim; k += kGatherThreads) {
-      out[k] = static_cast<Out>(row.through_norm(buffer[k], total, k));
-    }
-    __syncthreads();
   }
 }
 

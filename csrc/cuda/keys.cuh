@@ -80,10 +80,22 @@ struct PairRows {
     }
   }
 
+  // The same of rows that are not mapped: 1 x - 0 is x.
+  template <class Visit>
+  __device__ void each_plain(const Visit& visit) const {
+#pragma unroll 8
+    for (int64_t k = threadIdx.x % 8; k < dim; k += 8) visit(widened(x[k]), widened(r[k]));
+  }
+
   template <Form form>
-  __device__ double key(double p) const {
+  __device__ double key(double p, bool mapped = true) const {
     double part = 0;
-    each([&](double a, double b) { part = accumulated<form>(part, a, b, p); });
+    const auto add = [&](double a, double b) { part = accumulated<form>(part, a, b, p); };
+    if (mapped) {
+      each(add);
+    } else {
+      each_plain(add);
+    }
     return form == Form::maximum ? largest8(part) : sum8(part);
   }
 

@@ -19,7 +19,7 @@ template <class T>
 __device__ double measure_row(const KeyFacts& key, const RowView<T>& rows, int64_t i, int64_t dim,
                             bool writes) {
   const T* x = rows.row(i);
-  const double norm = ::sqrt(PairRows<T, T>{x, x, {}, {}, dim}.template key<Form::product>(2));
+  const double norm = ::sqrt(PairRows<T, T>{x, x, {}, {}, dim}.template key<Form::product>(2, false));
   if (writes) rows.numbers.norm[i] = norm;
   if (!key.needs_means()) return norm;
   const double scale = key.scaled ? 1.0 / (norm < kMinNorm ? kMinNorm : norm) : 1.0;
@@ -156,69 +156,57 @@ __device__ inline void weigh_sample(const MineState& state, const RowNumbers& nu
   sample.shift[t] = used && state.key.relative ? numbers.mean[t * spacing] / count : 0;
 }
 
-// Centre: the mean of a sample without outliers. Unit: brings every |y| to at most 2.
+// 128 features of the centre: the mean of a sample without outliers. A warp adds up its eight rows
+// of the sample, then come the sums of all warps.
 template <class T>
-__device__ void choose_frame(const MineState& state, const RowView<T>& refs) {
+__device__ void choose_centre(const MineState& state, const RowView<T>& refs, int64_t slice) {
+  constexpr int warps = kMeasureThreads / kWarp;
   __shared__ Sample sample;
-  __shared__ double square[kMeasureThreads / kWarp];
-  __shared__ double share[kMeasureThreads / kWarp][kSlice];
+  __shared__ double share[warps][kSlice];
   const int n = refs.n < kSample ? static_cast<int>(refs.n) : kSample;
-  const int64_t spacing = n == 0 ? 1 : refs.n / n;
   if (n == 0) return;  // nobody to compare with
+  const int64_t spacing = refs.n / n;
   weigh_sample(state, refs.numbers, n, spacing, sample);
   __syncthreads();
-  // A warp adds up its eight rows of the sample, 128 features at a time, then all warps' sums.
-  double own = 0;
-  constexpr int warps = kMeasureThreads / kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int64_t slice = 0; slice < state.dim; slice += kSlice) {
+  double sum[kSlice / kWarp] = {};
 #pragma unroll
-    for (int f = 0; f < kSlice; f += kWarp) {
-      const int64_t k = slice + f + lane < state.dim ? slice + f + lane : 0;
-      double sum = 0;
+  for (int s = 0; s < kSample / warps; ++s) {
+    const int at = warp * (kSample / warps) + s;
+    const T* const row = refs.row(at < n ? at * spacing : 0);
+    const bool used = at < n && sample.weight[at] != 0;
 #pragma unroll
-      for (int s = 0; s < kSample / warps; ++s) {
-        const int at = warp * (kSample / warps) + s;
-        const double x = widened(refs.row(at < n ? at * spacing : 0)[k]);
-        const bool used = at < n && sample.weight[at] != 0;
-        sum += used ? x * sample.weight[at] - sample.shift[at] : 0;
-      }
-      share[warp][f + lane] = sum;
+    for (int f = 0; f < kSlice / kWarp; ++f) {
+      const int64_t k = slice + f * kWarp + lane;
+      const double x = widened(row[k < state.dim ? k : 0]);
+      sum[f] += used ? x * sample.weight[at] - sample.shift[at] : 0;
     }
-    __syncthreads();
-    const int64_t k = slice + threadIdx.x;
-    if (threadIdx.x < kSlice && k < state.dim) {
-      double sum = 0;
-      for (int w = 0; w < warps; ++w) sum += share[w][threadIdx.x];
-      const auto rounded = static_cast<float>(sum);
-      state.centre[k] = rounded;
-      own += static_cast<double>(rounded) * static_cast<double>(rounded);
-    }
-    __syncthreads();
   }
-  for (int step = kWarp / 2; step > 0; step /= 2) own += __shfl_xor_sync(kAllLanes, own, step);
-  if (threadIdx.x % kWarp == 0) square[threadIdx.x / kWarp] = own;
+#pragma unroll
+  for (int f = 0; f < kSlice / kWarp; ++f) share[warp][f * kWarp + lane] = sum[f];
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  double total = 0;
-  for (const double part : square) total += part;
-  const double centre_norm = ::sqrt(total);
-  const auto bits = static_cast<long long>(state.tally->longest);
-  const double longest = state.key.needs_norms() ? 1.0 : __longlong_as_double(bits);
-  const double reach = longest + centre_norm;
-  constexpr double least = Precision<float>::min_norm;
-  Frame& frame = *state.frame;
-  frame.max_norm = reach > 0 && reach < least ? -1 : Precision<float>::max_norm;
-  frame.unit = reach >= least ? ::ldexp(1.0, -::ilogb(reach)) : 1;
-  frame.centre_norm = centre_norm * frame.unit;
+  if (threadIdx.x >= kSlice) return;
+  double square = 0;
+  if (slice + threadIdx.x < state.dim) {
+    double total = 0;
+    for (int w = 0; w < warps; ++w) total += share[w][threadIdx.x];
+    const auto rounded = static_cast<float>(total);
+    state.centre[slice + threadIdx.x] = rounded;
+    square = static_cast<double>(rounded) * static_cast<double>(rounded);
+  }
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    square += __shfl_xor_sync(kAllLanes, square, step);
+  }
+  // In any order: what bounds are made of need not have the same last bit in every run.
+  if (lane == 0) atomicAdd(&state.tally->centre_square, square);
 }
 
 template <class T>
 __global__ void __launch_bounds__(kMeasureThreads)
-    group_classes(MineState state, RowView<T> refs) {
-  if (blockIdx.x == 0) return choose_frame(state, refs);
-  place_classes(state, int64_t{blockIdx.x - 1} * blockDim.x + threadIdx.x);
+    group_classes(const __grid_constant__ MineState state, RowView<T> refs, unsigned slices) {
+  if (blockIdx.x < slices) return choose_centre(state, refs, int64_t{blockIdx.x} * kSlice);
+  place_classes(state, int64_t{blockIdx.x - slices} * blockDim.x + threadIdx.x);
 }
 
 }  // namespace flashmetric::cuda

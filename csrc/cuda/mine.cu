@@ -78,8 +78,9 @@ void launch_prepare(const MineState& state, cudaStream_t stream, Launches& launc
   }
   launches.check("measure_rows");
   if (!state.by_tiles) return;
-  group_classes<<<1 + blocks_for(state.classes.slots, kMeasureThreads), kMeasureThreads, 0,
-                  stream>>>(state, ref);
+  const unsigned slices = blocks_for(state.dim, kSlice);
+  group_classes<<<slices + blocks_for(state.classes.slots, kMeasureThreads), kMeasureThreads, 0,
+                  stream>>>(state, ref, slices);
   launches.check("group_classes");
   constexpr int rows = kPackThreads / kWarp;
   if (two_sets) {
@@ -187,7 +188,6 @@ void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
   if (!one_set) lay_out_set(arena, problem.ref.n, problem.dim, state.ranked[1]);
   if (one_set) state.ranked[1] = state.ranked[0];
   state.centre = arena.take<float>(problem.dim);
-  state.frame = arena.take<Frame>(1);
   state.irregular = arena.take<int32_t>(kIrregular);
   const int64_t lists = problem.query.n * state.streams;
   for (int role = 0; role < 2; ++role) {

@@ -60,7 +60,7 @@ __device__ inline void write_bounds(const MineState& state, const RankedSet& set
 template <class T>
 __device__ void write_row(const MineState& state, const RowView<T>& rows, const RankedSet& set,
                           int64_t i, int64_t position, int64_t chunks) {
-  const Frame frame = *state.frame;
+  const Frame frame = frame_of(state);
   const KeyFacts& key = state.key;
   const double norm = rows.numbers.norm[i];
   const double factor = key.needs_norms() ? 1.0 / rows.numbers.clamped_norm(i) : 1.0;
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kPackThreads)
   const ClassTable& table = state.classes;
   if (lane == 0) position = table.begin[side][slot] + atomicAdd(set.taken + slot, 1);
   position = __shfl_sync(kAllLanes, position, 0);
-  const bool regular = rows.numbers.norm[warp] <= state.frame->max_norm;
+  const bool regular = rows.numbers.norm[warp] <= frame_of(state).max_norm;
   if (regular) {
     write_row(state, rows, set, warp, position, chunks);
   } else {

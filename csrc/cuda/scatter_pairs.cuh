@@ -7,20 +7,33 @@
 
 namespace flashmetric::cuda {
 
-// shared[0] = the sum of all of them, in a fixed tree. Threads is a power of two.
-template <int threads>
-__device__ void sum_in_block(TripletSums* shared, bool with_stats) {
-  for (int half = threads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    const auto t = static_cast<int>(threadIdx.x);
-    if (t >= half) continue;
-    if (with_stats) {
-      shared[t].add(shared[t + half]);
-    } else {
-      shared[t].total.add(shared[t + half].total);
-      shared[t].counted.add(shared[t + half].counted);
-      shared[t].active.add(shared[t + half].active);
-    }
+__device__ inline ExactSum from_lane(const ExactSum& sum, int mask) {
+  return {__shfl_xor_sync(kAllLanes, sum.sum, mask), __shfl_xor_sync(kAllLanes, sum.lost, mask)};
+}
+
+__device__ inline TripletSums from_lane(const TripletSums& sums, int mask, bool with_stats) {
+  TripletSums other;
+  other.total = from_lane(sums.total, mask);
+  other.counted = from_lane(sums.counted, mask);
+  other.active = from_lane(sums.active, mask);
+  if (!with_stats) return other;
+  other.ap = from_lane(sums.ap, mask);
+  other.an = from_lane(sums.an, mask);
+  other.norms = from_lane(sums.norms, mask);
+  other.valid = __shfl_xor_sync(kAllLanes, sums.valid, mask);
+  other.valid_active = __shfl_xor_sync(kAllLanes, sums.valid_active, mask);
+  other.farthest = __shfl_xor_sync(kAllLanes, sums.farthest, mask);
+  other.nearest = __shfl_xor_sync(kAllLanes, sums.nearest, mask);
+  return other;
+}
+
+// The sum over the block, in a fixed tree; thread 0 has it.
+__device__ inline void sum_in_block(TripletSums& sums, TripletSums* shared, bool with_stats) {
+  for (int mask = 1; mask < kWarp; mask *= 2) sums.add(from_lane(sums, mask, with_stats));
+  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = sums;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int warp = 1; warp < kTripletThreads / kWarp; ++warp) sums.add(shared[warp]);
   }
   __syncthreads();
 }
@@ -76,14 +89,13 @@ __device__ inline void finish_sums(const TripletState& state, TripletSums* share
   for (int64_t i = t; with_stats && i < state.rows[0].n; i += kTripletThreads) {
     own.norms.add(state.rows[0].numbers.norm[i]);
   }
-  shared[t] = own;
-  sum_in_block<kTripletThreads>(shared, with_stats);
-  if (t == 0) write_loss(state, shared[0]);
+  sum_in_block(own, shared, with_stats);
+  if (t == 0) write_loss(state, own);
 }
 
 __global__ void __launch_bounds__(kTripletThreads)
     evaluate_triplets(const __grid_constant__ TripletState state) {
-  __shared__ TripletSums shared[kTripletThreads];
+  __shared__ TripletSums shared[kTripletThreads / kWarp];
   TripletSums sums;
   const int64_t t = int64_t{blockIdx.x} * kTripletThreads + threadIdx.x;
   if (t < state.n) {
@@ -95,9 +107,8 @@ __global__ void __launch_bounds__(kTripletThreads)
     for (int pair = 0; pair < kPairs; ++pair) state.coefficient[pair][t] = term.coefficient[pair];
     touch_rows(state, t, rows, term);
   }
-  shared[threadIdx.x] = sums;
-  sum_in_block<kTripletThreads>(shared, state.stats != nullptr);
-  if (threadIdx.x == 0) state.block_sums[blockIdx.x] = shared[0];
+  sum_in_block(sums, shared, state.stats != nullptr);
+  if (threadIdx.x == 0) state.block_sums[blockIdx.x] = sums;
   finish_sums(state, shared, static_cast<int>(gridDim.x));
 }
 

@@ -4,6 +4,7 @@
 // the next one reads there.
 #pragma once
 
+#include "../certificate.h"
 #include "keys.cuh"
 
 namespace flashmetric::cuda {
@@ -49,7 +50,7 @@ struct ClassTable {
 
 // The mapping y = (x * scale - shift - centre) * unit, common to queries and references.
 struct Frame {
-  double unit;
+  double unit;         // brings every |y| to at most 2
   double centre_norm;  // |centre| * unit
   double max_norm;     // rows beyond (or NaN) take no part in tiles: keys judge them
 };
@@ -58,10 +59,12 @@ struct Frame {
 struct Tally {
   unsigned long long cursor;  // rows placed: queries in the high, references in the low half
   unsigned long long longest; // bits of the largest norm of a regular row
+  double centre_square;       // |centre|^2
   int32_t n_irregular;
   int32_t n_by_keys;
   int32_t finished;           // blocks that have delivered their share of the sums
-  int32_t n_hubs[3];           // by set of rows
+  int32_t n_hubs[3];          // by set of rows
+  int32_t n_overflow[3];
 };
 
 // The best pair of a query among one split of the references.
@@ -128,7 +131,6 @@ struct MineState {
   RankedSet ranked[2];    // of queries and references, the same one twice if they are one set
   ClassTable classes;
   float* centre = nullptr;  // [dim]
-  Frame* frame = nullptr;
   Tally* tally = nullptr;
   int32_t* irregular = nullptr;    // [kIrregular] references
   int32_t* by_keys = nullptr;      // [n_query] rows that keys must judge
@@ -147,5 +149,17 @@ struct MineState {
   }
   __device__ bool all_by_keys() const { return !by_tiles || tally->n_irregular > kIrregular; }
 };
+
+// What `prepare` has found out. Every kernel works it out again: it is a few operations.
+__device__ inline Frame frame_of(const MineState& state) {
+  const double centre_norm = ::sqrt(state.tally->centre_square);
+  const auto bits = static_cast<long long>(state.tally->longest);
+  const double longest = state.key.needs_norms() ? 1.0 : __longlong_as_double(bits);
+  const double reach = longest + centre_norm;
+  constexpr double least = Precision<float>::min_norm;
+  const double unit = reach >= least ? ::ldexp(1.0, -::ilogb(reach)) : 1;
+  return {unit, centre_norm * unit,
+          reach > 0 && reach < least ? -1 : Precision<float>::max_norm};
+}
 
 }  // namespace flashmetric::cuda

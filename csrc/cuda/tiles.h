@@ -21,6 +21,7 @@ struct WgmmaPlan {
   bool resident;  // the queries are copied once
   int stages;
   int stage_bytes;
+  int turn;  // chunks after which the other warpgroup may start: all, or as many as stages allow
 };
 
 cudaError_t launch_tiles_mma(const MineState& state, cudaStream_t stream);

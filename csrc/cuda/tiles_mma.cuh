@@ -139,6 +139,7 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared& shared, const MmaL
   for (int s = 0; s < 4; ++s) {
     rows.start(state, s, loader.query + warp_row + lane / 4 + s * 8);
   }
+  rows.find_special();
   for (int step = 0; step < kMmaStages - 1; ++step) loader.start(step);
   int step = 0;
   for (int tile = 0; tile < loader.tiles; ++tile) {
@@ -154,7 +155,6 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared& shared, const MmaL
                                bounds[2] + warp_column};
     const int32_t first = (loader.first_tile + tile) * kMmaColumns + warp_column;
     TileGate<Miner, 4, 8, MmaSums>{state, rows, columns, first, sums}.run();
-    drop_excluded(state, rows);
   }
   publish_rows(state, rows);
 }

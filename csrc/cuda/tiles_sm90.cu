@@ -18,6 +18,7 @@ cudaError_t launch_tiles_wgmma(const MineState& state, cudaStream_t stream) {
   const int query_bytes = plan.resident ? plan.chunks * kQueryChunkBytes : 0;
   const int room = (limit - fixed - query_bytes) / plan.stage_bytes;
   plan.stages = room < most_stages ? room : most_stages;
+  plan.turn = plan.chunks < plan.stages ? plan.chunks : plan.stages - 1;
   const int bytes = fixed + query_bytes + plan.stages * plan.stage_bytes;
   const auto kernel = reduce_tiles_wgmma<BatchHard>;
   static std::atomic<uint64_t> allowed{0};

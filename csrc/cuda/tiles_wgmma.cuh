@@ -4,8 +4,9 @@
 //
 // Algorithm: a block owns 128 queries and passes over its share of the references, 256 at a time.
 // One warpgroup only copies: chunks of 64 features through a ring of stages, the bounds of columns
-// through a ring of two. The other two hold 64 x 256 sums each and run on their own, so that one of
-// them gates a tile while the other keeps the tensor cores busy. Where the queries have at most
+// through a ring of two. The other two hold 64 x 256 sums each and take turns: the second starts its
+// products of a tile when the first has issued its own, so that one of them gates while the other
+// keeps the tensor cores busy. Where the queries have at most
 // kResidentChunks chunks, they are copied once; else they come with every stage.
 #pragma once
 
@@ -90,15 +91,20 @@ struct WgmmaLoop {
       const int row = group_row + thread % kWarpgroup / kWarp * 16 + lane / 4 + s * 8;
       rows.start(state, s, query + row);
     }
+    rows.find_special();
     if (plan.resident) wait(shared.query_full, 0);
     int stage = 0;
     uint32_t round = 0;
+    const int group = thread / kWarpgroup;
+    if (group == 1) pass_turn(0);
     for (int tile = 0; tile < tiles; ++tile) {
       WgmmaSums sums;
       int before = -1;  // the stage whose products may still run
+      await_turn(group);
       for (int chunk = 0; chunk < plan.chunks; ++chunk) {
         wait(shared.full + stage, round & 1);
         multiply_chunk(sums, stage, chunk, group_row);
+        if (chunk == plan.turn - 1) pass_turn(1 - group);
         wait_for_products<1>();
         if (before >= 0 && lane == 0) arrive(shared.empty + before);
         before = stage;
@@ -111,12 +117,19 @@ struct WgmmaLoop {
       sums.settle();
       if (lane == 0) arrive(shared.empty + before);
       gate_tile<Miner>(rows, sums, tile, lane);
-      drop_excluded(state, rows);
-    }
+      }
     publish_rows(state, rows);
   }
 
  private:
+  // Barriers 1 and 2 of the block: one warpgroup waits, the other lets it go on.
+  FM_DEVICE static void await_turn(int group) {
+    asm volatile("bar.sync %0, 256;\n" ::"r"(1 + group) : "memory");
+  }
+  FM_DEVICE static void pass_turn(int group) {
+    asm volatile("bar.arrive %0, 256;\n" ::"r"(1 + group) : "memory");
+  }
+
   FM_DEVICE void produce_bounds(int tile, int32_t ref) const {
     const int slot = tile % 2;
     if (tile >= 2) wait(shared.bounds_empty + slot, (tile / 2 - 1) & 1);

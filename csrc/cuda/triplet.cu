@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The triplet loss: terms and sums, then the gradient of every set of rows.
-#include "gather.cuh"
+#include "gather_hubs.cuh"
 #include "measure.cuh"
 #include "scatter_pairs.cuh"
 #include "stages.h"
@@ -38,6 +38,21 @@ void launch_gather(const TripletState& state, const RowSets<T>& sets, int set,
 }
 
 template <class T>
+void launch_hubs(const TripletState& state, const RowSets<T>& sets, int set, cudaStream_t stream) {
+  switch (steps_of(state.key)) {
+    case Steps::difference:
+      gather_hubs<T, Steps::difference><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      break;
+    case Steps::product:
+      gather_hubs<T, Steps::product><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      break;
+    case Steps::any:
+      gather_hubs<T, Steps::any><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      break;
+  }
+}
+
+template <class T>
 void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& launches) {
   const RowSets<T> sets = sets_of<T>(state);
   for (int set = 0; set < 3; ++set) {
@@ -46,18 +61,19 @@ void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& 
     launch_gather(state, sets, set, stream);
     launches.check("gather_gradients");
     if (state.touches[set].hubs == nullptr) continue;
-    gather_hubs<<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
+    launch_hubs(state, sets, set, stream);
     launches.check("gather_hubs");
   }
 }
 
-// Whether the rows of a set are found through an index, so that one may have many triplets.
-bool is_indexed(const TripletState& state, int set) {
-  bool indexed = false;
-  for (int role = 0; role < 3; ++role) {
-    indexed = indexed || (state.first_role[role] == set && state.index[role] != nullptr);
+// Pairs of a triplet that touch rows of a set through an index, so that one row may have many.
+int indexed_touches(const TripletState& state, int set) {
+  int touches = 0;
+  for (int code = 0; code < 2 * (state.swap ? kPairs : kPairs - 1); ++code) {
+    const int role = role_of(code / 2, code % 2);
+    touches += state.first_role[role] == set && state.index[role] != nullptr;
   }
-  return indexed;
+  return touches;
 }
 
 }  // namespace
@@ -108,9 +124,11 @@ void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& sta
       state.rows[set].numbers = {arena.take<double>(rows), arena.take<double>(rows),
                                  arena.take<double>(rows)};
     }
-    if (state.grad[set] == nullptr || !is_indexed(state, set)) continue;
+    const int touches = indexed_touches(state, set);
+    if (state.grad[set] == nullptr || touches == 0) continue;
     state.touches[set].touch = arena.take<uint32_t>(rows * kTouches);
     state.touches[set].hubs = arena.take<int32_t>(rows);
+    state.touches[set].overflow = arena.take<Overflow>(touches * problem.n);
     hubs = true;
   }
   for (int role = 0; role < 3; ++role) {

@@ -15,6 +15,8 @@ constexpr int kPairs = 3;
 // touch is a hub: of 32768 random rows some twenty, where half as many would make it hundreds.
 constexpr int kTouches = 58;
 constexpr int kMostTouches = kTouches + 6;
+// Touches of a hub that its block can sort; of a larger one it looks through all triplets.
+constexpr int kHubTouches = 512;
 
 constexpr int kTripletThreads = 256;
 
@@ -62,11 +64,18 @@ struct TripletSums {
   }
 };
 
+// A touch that found the list of its row full.
+struct Overflow {
+  int32_t row;
+  uint32_t touch;
+};
+
 // The pairs that touch the rows of one set.
 struct TouchLists {
-  int32_t* count = nullptr;  // [rows]
-  uint32_t* touch = nullptr;  // [rows][kTouches] (t * 3 + pair) * 2 + side
-  int32_t* hubs = nullptr;   // [rows] those with more
+  int32_t* count = nullptr;      // [rows]
+  uint32_t* touch = nullptr;     // [rows][kTouches] (t * 3 + pair) * 2 + side
+  int32_t* hubs = nullptr;       // [rows] those with more
+  Overflow* overflow = nullptr;  // what they have more
 };
 
 struct TripletState {
@@ -105,7 +114,7 @@ struct TripletState {
 constexpr int kHubBlocks = 132;  // one for each multiprocessor of an H100
 
 // The roles of the rows of a pair: anchor 0, positive 1, negative 2.
-__device__ inline int role_of(int pair, int side) {
+FM_HD int role_of(int pair, int side) {
   return side == 0 ? (pair == kPN ? 1 : 0) : (pair == kAP ? 1 : 2);
 }
 

@@ -152,16 +152,20 @@ __device__ inline void touch_rows(const TripletState& state, int64_t t, const Tr
   }
 #pragma unroll
   for (int code = 0; code < 2 * kPairs; ++code) {
+    if (at[code] < 0) continue;
     const int role = role_of(code / 2, code % 2);
     const int set = state.first_role[role];
     const TouchLists& lists = state.touches[set];
-    if (at[code] >= 0 && at[code] < kTouches) {
-      const int64_t touch = t * kPairs * 2 + code;
-      lists.touch[rows.of[role] * kTouches + at[code]] = static_cast<uint32_t>(touch);
-    } else if (at[code] == kTouches) {
-      const int32_t hub = atomicAdd(&state.tally->n_hubs[set], 1);
-      lists.hubs[hub] = static_cast<int32_t>(rows.of[role]);
+    const int64_t row = rows.of[role];
+    const auto touch = static_cast<uint32_t>(t * kPairs * 2 + code);
+    if (at[code] < kTouches) {
+      lists.touch[row * kTouches + at[code]] = touch;
+      continue;
     }
+    const int32_t more = atomicAdd(&state.tally->n_overflow[set], 1);
+    lists.overflow[more] = {static_cast<int32_t>(row), touch};
+    if (at[code] > kTouches) continue;
+    lists.hubs[atomicAdd(&state.tally->n_hubs[set], 1)] = static_cast<int32_t>(row);
   }
 }
 
