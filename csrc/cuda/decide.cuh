@@ -29,15 +29,15 @@ struct Decision {
   const RowView<T>& x;
   const RowView<T>& r;
   int64_t i;
-  int32_t* listed;  // [kListed] 2 * reference + role
+  int32_t* listed;  // [kListed] 2 * position + role; while keys are computed, 2 * reference + role
   BestPair best[2];
   int count = 0;
 
   // Those of the lanes that have one.
-  __device__ void collect(bool has, int64_t j, int role) {
+  __device__ void collect(bool has, int32_t position, int role) {
     const unsigned lanes = __ballot_sync(kAllLanes, has);
     const unsigned below = lanes & ((1U << threadIdx.x % kWarp) - 1);
-    if (has) listed[count + __popc(below)] = static_cast<int32_t>(2 * j + role);
+    if (has) listed[count + __popc(below)] = 2 * position + role;
     count += __popc(lanes);
     if (count > kListed - kWarp) compare();
   }
@@ -52,6 +52,11 @@ struct Decision {
 
   // Eight lanes a key, four keys at a time.
   __device__ void compare() {
+    __syncwarp();
+    for (int at = static_cast<int>(threadIdx.x) % kWarp; at < count; at += kWarp) {
+      const int32_t entry = listed[at];
+      listed[at] = 2 * state.ranked[1].order[entry / 2] + entry % 2;
+    }
     __syncwarp();
     for (int at = 0; at < count; at += 4) {
       const int own = at + static_cast<int>(threadIdx.x) % kWarp / 8;
@@ -68,47 +73,54 @@ struct Decision {
     count = 0;
   }
 
-  __device__ void collect_one(const Candidate& candidate, bool exists, float threshold, int role) {
-    const bool has = exists && candidate.lower <= threshold;
-    collect(has, has ? state.ranked[1].order[candidate.position] : 0, role);
-  }
-
-  // What each lane's stream of candidates has kept, and the thresholds of all do not exclude.
-  __device__ void collect_candidates(int role) {
-    const float threshold = lowest_value(state.threshold[role][i]);
+  // What the streams of candidates have kept, a lane a stream. Both roles are read before either is
+  // used: what is waited for here is memory.
+  __device__ void collect_candidates() {
+    const float threshold[2] = {lowest_value(state.threshold[0][i]),
+                                lowest_value(state.threshold[1][i])};
     for (int first = 0; first < state.streams; first += kWarp) {
       const int stream = first + static_cast<int>(threadIdx.x) % kWarp;
       const bool exists = stream < state.streams;
       const int64_t list = i * state.streams + (exists ? stream : 0);
-      const Candidate* from = state.candidates[role] + list * kCandidates;
-      const int kept = exists ? state.n_candidates[role][list] : 0;
-      Candidate early[kAtOnce];
+      int kept[2];
+      Candidate early[2][kAtOnce];
 #pragma unroll
-      for (int at = 0; at < kAtOnce; ++at) early[at] = from[at];
+      for (int role = 0; role < 2; ++role) {
+        kept[role] = exists ? state.n_candidates[role][list] : 0;
 #pragma unroll
-      for (int at = 0; at < kAtOnce; ++at) {
-        if (!__any_sync(kAllLanes, at < kept)) break;
-        collect_one(early[at], at < kept, threshold, role);
+        for (int at = 0; at < kAtOnce; ++at) {
+          early[role][at] = state.candidates[role][list * kCandidates + at];
+        }
       }
-      for (int at = kAtOnce; __any_sync(kAllLanes, at < kept); ++at) {
-        collect_one(from[at < kept ? at : 0], at < kept, threshold, role);
+#pragma unroll
+      for (int role = 0; role < 2; ++role) {
+#pragma unroll
+        for (int at = 0; at < kAtOnce; ++at) {
+          const Candidate candidate = early[role][at];
+          collect(at < kept[role] && candidate.lower <= threshold[role], candidate.position, role);
+        }
+        for (int at = kAtOnce; __any_sync(kAllLanes, at < kept[role]); ++at) {
+          Candidate candidate{0, 0};
+          if (at < kept[role]) candidate = state.candidates[role][list * kCandidates + at];
+          collect(at < kept[role] && candidate.lower <= threshold[role], candidate.position, role);
+        }
       }
     }
   }
 
   // Rows that tiles could not rank are candidates of everybody.
   __device__ void collect_irregular() {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
     if (state.tally->n_irregular == 0) return;
-    const int64_t j = lane < state.tally->n_irregular ? state.irregular[lane] : -1;
-    const Role role = j < 0 ? kNeither : state.labels.role(i, j);
-    collect(role == kPositive, j, kPositive);
-    collect(role == kNegative, j, kNegative);
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const int32_t position = lane < state.tally->n_irregular ? state.irregular[lane] : -1;
+    const Role role =
+        position < 0 ? kNeither : state.labels.role(i, state.ranked[1].order[position]);
+    collect(role == kPositive, position, kPositive);
+    collect(role == kNegative, position, kNegative);
   }
 
   __device__ void rank() {
-    collect_candidates(kPositive);
-    collect_candidates(kNegative);
+    collect_candidates();
     collect_irregular();
     if (count > 0) compare();
 #pragma unroll

@@ -4,15 +4,15 @@
 // say so by an accessor acc(slot, block, e): row slot, block of eight columns, one of the two
 // columns that the thread has there.
 //
-// Algorithm: a row's threshold is min(lower + 2 slack_j) + 2 slack_i over the columns seen. While
-// it is unknown, the columns of the first tile are looked at twice. After that a pair costs an
-// addition and a minimum; where the minimum of a few columns comes below the threshold, which is
-// rare (of n random columns about log n in all), those that do are stored, without a branch.
+// Algorithm: a row's threshold is min(lower + 2 slack_j) + 2 slack_i over the columns seen. A pair
+// costs an addition and a minimum; where the minimum of a few columns comes below the threshold,
+// which is rare (of n random columns about log n in all), it lowers the threshold, and what is
+// still below is stored, without a branch.
 //
-// Tiles are all negative, all positive or mixed, warp by warp. All-negative tiles, nearly all there
-// are, have code of their own; the others look at who is whose and pass once for each role. The
-// code of a warp that stores lies next to the code of one that does not: more of it than the
-// instruction cache holds was five times as slow.
+// Groups of columns where a row of the warp may have positives, or itself, look at who is whose and
+// pass once for each role; they lie next to the diagonal of the sorted batch. All other columns are
+// negatives of all rows of the warp. Code that stores lies next to code that does not: more of it
+// than the instruction cache holds was five times as slow.
 #pragma once
 
 #include "../mining.h"
@@ -35,12 +35,6 @@ __device__ inline float lowest_value(uint32_t stored) {
   const uint32_t ordered = ~stored;
   return __uint_as_float((ordered & 0x80000000U) != 0 ? ordered & 0x7FFFFFFFU : ~ordered);
 }
-
-// The bounds of the columns of a tile, in shared memory.
-struct ColumnBounds {
-  const float* lower[2];
-  const float* slack;
-};
 
 // The state of one role of the rows of one thread.
 template <int slots>
@@ -120,11 +114,13 @@ FM_DEVICE void store_if(bool wanted, Candidate* to, float lower, int32_t positio
       : "memory");
 }
 
-template <class Miner, int slots, int blocks, class Acc>
+// columns: the bounds of the columns of a tile, in shared memory: lower of both roles, and slack,
+// `stride` apart.
+template <class Miner, int slots, int blocks, int stride, class Acc>
 struct TileGate {
   const MineState& state;
   RowGate<slots>& rows;
-  ColumnBounds columns;
+  const float* columns;
   int32_t first;  // column of the tile
   const Acc& acc;
 
@@ -132,25 +128,26 @@ struct TileGate {
   static constexpr int kGroup = 8 / slots;  // blocks between two branches: 16 pairs
 
   FM_DEVICE void run() const {
-    if (rows.special_begin >= first + kTileColumns || rows.special_end <= first) {
-      gate(Negatives{*this}, kNegative, rows.role[kNegative]);
-      return;
-    }
-    bool within = true;
+    bool changed = false;
 #pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      const int32_t end = rows.begin[s] + rows.length[s];
-      within &= rows.begin[s] <= first && end >= first + kTileColumns;
-      within &= rows.self[s] < first || rows.self[s] >= first + kTileColumns;
+    for (int b = 0; b < blocks; b += kGroup) {
+      const int32_t begin = first + 8 * b;
+      const int32_t end = begin + 8 * kGroup;
+      if (rows.special_begin >= end || rows.special_end <= begin) {
+        changed |= gate_group(Negatives{*this}, b, kNegative, rows.role[kNegative]);
+      } else {
+        changed |= gate_special(b, begin, end);
+      }
     }
-    const bool all_positive = __all_sync(kAllLanes, within);
-#pragma unroll 1
-    for (int role = 0; role < (all_positive ? 1 : 2); ++role) {
-      RoleRows<slots> of_role;
-      select(role, of_role);
-      const float* const bound = role == 0 ? columns.lower[0] : columns.lower[1];
-      gate(Masked{*this, role, bound, farthest(role) ? 1.0F : -1.0F, first}, role, of_role);
-      put_back(role, of_role);
+    if (!__any_sync(kAllLanes, changed)) return;
+#pragma unroll
+    for (int role = 0; role < 2; ++role) {
+#pragma unroll
+      for (int s = 0; s < slots; ++s) {
+        float& threshold = rows.role[role].threshold[s];
+        threshold = lowest_of_quad(threshold);
+      }
+      drop_excluded(role, rows.role[role]);
     }
   }
 
@@ -183,9 +180,8 @@ struct TileGate {
   // Lower bounds of the scores of two columns, e = 0 and 1, of a block.
   struct Negatives {
     const TileGate& tile;
-    FM_DEVICE Negatives afresh() const { return *this; }
     FM_DEVICE float2 bounds(int block) const {
-      return *reinterpret_cast<const float2*>(tile.columns.lower[kNegative] + tile.column(block));
+      return *reinterpret_cast<const float2*>(tile.columns + kNegative * stride + tile.column(block));
     }
     FM_DEVICE float lower(float bound, int s, int block, int e) const {
       const float product = tile.acc(s, block, e);
@@ -199,12 +195,6 @@ struct TileGate {
     const float* bound;
     float sign;
     int32_t first;
-    // Looks at who is whose again: the compiler would remember it for all pairs, and spill.
-    FM_DEVICE Masked afresh() const {
-      Masked other = *this;
-      asm volatile("" : "+r"(other.first));
-      return other;
-    }
     FM_DEVICE float2 bounds(int block) const {
       return *reinterpret_cast<const float2*>(bound + tile.column(block));
     }
@@ -219,47 +209,25 @@ struct TileGate {
     }
   };
 
-  template <class View>
-  FM_DEVICE void find_thresholds(const View& whole, RoleRows<slots>& of_role) const {
-    float reach[slots];
-#pragma unroll
-    for (int s = 0; s < slots; ++s) reach[s] = kUnknown;
-#pragma unroll
-    for (int b = 0; b < blocks; ++b) {
-      const View& view = whole.afresh();
-      const float2 bound = view.bounds(b);
-      const float2 slack = *reinterpret_cast<const float2*>(columns.slack + column(b));
-#pragma unroll
-      for (int s = 0; s < slots; ++s) {
-        reach[s] = ::fminf(reach[s], view.lower(bound.x, s, b, 0) + 2 * slack.x);
-        reach[s] = ::fminf(reach[s], view.lower(bound.y, s, b, 1) + 2 * slack.y);
-      }
-    }
+  FM_DEVICE bool gate_special(int b, int32_t begin, int32_t end) const {
+    bool within = true;
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
-      const float found = lowest_of_quad(reach[s]);
-      // Above the threshold of a row that is closed, and unknown where no column has the role.
-      if (found < kUnknown) {
-        of_role.threshold[s] = ::fminf(of_role.threshold[s], found + rows.slack[s]);
-      }
+      within &= rows.begin[s] <= begin && rows.begin[s] + rows.length[s] >= end;
+      within &= rows.self[s] < begin || rows.self[s] >= end;
     }
-  }
-
-  template <class View>
-  FM_DEVICE void gate(const View& view, int role, RoleRows<slots>& of_role) const {
-    bool unknown = false;
-#pragma unroll
-    for (int s = 0; s < slots; ++s) unknown |= of_role.threshold[s] == kUnknown;
-    if (__any_sync(kAllLanes, unknown)) find_thresholds(view, of_role);
+    const int roles = __all_sync(kAllLanes, within) ? 1 : 2;  // all positive, or mixed
     bool changed = false;
-#pragma unroll
-    for (int b = 0; b < blocks; b += kGroup) {
-      changed |= gate_group(view.afresh(), b, role, of_role);
+#pragma unroll 1
+    for (int role = 0; role < roles; ++role) {
+      RoleRows<slots> of_role;
+      select(role, of_role);
+      const float* const bound = columns + role * stride;
+      const Masked view{*this, role, bound, farthest(role) ? 1.0F : -1.0F, first};
+      changed |= gate_group(view, b, role, of_role);
+      put_back(role, of_role);
     }
-    if (!__any_sync(kAllLanes, changed)) return;
-#pragma unroll
-    for (int s = 0; s < slots; ++s) of_role.threshold[s] = lowest_of_quad(of_role.threshold[s]);
-    drop_excluded(role, of_role);
+    return changed;
   }
 
   // Forgets candidates that the thresholds of today exclude, where there are many: a row that meets
@@ -308,22 +276,22 @@ struct TileGate {
     float slack = 0;  // the largest of the columns of this thread
 #pragma unroll
     for (int g = 0; g < kGroup; ++g) {
-      const float2 of = *reinterpret_cast<const float2*>(columns.slack + column(b + g));
+      const float2 of = *reinterpret_cast<const float2*>(columns + 2 * stride + column(b + g));
       slack = ::fmaxf(slack, ::fmaxf(of.x, of.y));
     }
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
+      float& threshold = of_role.threshold[s];
+      threshold = ::fminf(threshold, lowest[s] + 2 * slack + rows.slack[s]);
       Candidate* const kept = rows.kept(state, role, s);
 #pragma unroll
       for (int v = 0; v < 2 * kGroup; ++v) {
-        const bool wanted = value[s][v] <= of_role.threshold[s];
+        const bool wanted = value[s][v] <= threshold;
         const int32_t at = of_role.count[s];
         store_if(wanted && at < kCandidates, kept + at, value[s][v],
                  first + column(b + v / 2) + v % 2);
         of_role.count[s] = at + (wanted ? 1 : 0);
       }
-      of_role.threshold[s] =
-          ::fminf(of_role.threshold[s], lowest[s] + 2 * slack + rows.slack[s]);
     }
     return true;
   }

@@ -10,9 +10,8 @@
 
 namespace flashmetric::cuda {
 
-constexpr int kGatherThreads = 256;
+constexpr int kGatherThreads = 128;
 constexpr int kGatherWarps = kGatherThreads / kWarp;
-constexpr int64_t kNoTouch = INT64_MAX;
 
 // A touch by number, and what is at its other end.
 template <class T>
@@ -21,14 +20,12 @@ struct Touches {
   const RowSets<T>& sets;
   double scale;
 
-  // Without what depends on the whole pair. A touch that is none has coefficient 0.
+  // Without what depends on the whole pair.
   __device__ TouchedPair<T> pair_of(const KeyForm& key, int64_t touch) const {
     TouchedPair<T> found;
-    if (touch == kNoTouch) return found;
     const int pair = static_cast<int>(touch / 2 % kPairs);
     const int64_t t = touch / 2 / kPairs;
     const double coefficient = state.coefficient[pair][t];
-    if (coefficient == 0) return found;
     const int role = other_role(touch);
     const int64_t j = state.row_of(role, t);
     const RowView<T>& others = sets.of[role];
@@ -55,18 +52,18 @@ __device__ inline bool touches_own_number(const TripletState& state, int set, in
 // The touches of row i in ascending order, in shared memory; returns how many. Those of the triplets
 // with its number need no list.
 __device__ inline int sorted_touches(const TripletState& state, int set, int64_t i, int listed,
-                                     int64_t* unsorted, int64_t* sorted) {
+                                     uint32_t* unsorted, uint32_t* sorted) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const uint32_t* from = state.touches[set].touch + i * kTouches;
   for (int at = lane; at < listed; at += kWarp) unsorted[at] = from[at];
   const bool implied = lane < 2 * kPairs && touches_own_number(state, set, i, lane);
   const unsigned lanes = __ballot_sync(kAllLanes, implied);
   const unsigned below = lanes & ((1U << lane) - 1);
-  if (implied) unsorted[listed + __popc(below)] = i * kPairs * 2 + lane;
+  if (implied) unsorted[listed + __popc(below)] = static_cast<uint32_t>(i * kPairs * 2 + lane);
   const int count = listed + __popc(lanes);
   __syncwarp();
   for (int at = lane; at < count; at += kWarp) {
-    const int64_t own = unsorted[at];
+    const uint32_t own = unsorted[at];
     int rank = 0;
     for (int other = 0; other < count; ++other) rank += unsorted[other] < own;
     sorted[rank] = own;
@@ -77,15 +74,15 @@ __device__ inline int sorted_touches(const TripletState& state, int set, int64_t
 
 template <class T>
 struct GatherShared {
-  int64_t unsorted[kMostTouches];
-  int64_t sorted[kMostTouches];
+  uint32_t unsorted[kMostTouches];
+  uint32_t sorted[kMostTouches];
   alignas(16) char pairs[kMostTouches * sizeof(TouchedPair<T>)];
 };
 
 // What the directions need to know of whole pairs.
 template <class T>
 __device__ void complete_pairs(const Touches<T>& touches, const GradientRow<T>& row,
-                               const int64_t* sorted, TouchedPair<T>* pairs, int count) {
+                               const uint32_t* sorted, TouchedPair<T>* pairs, int count) {
   if (row.key.of_products() && !row.key.relative) return;
   for (int at = 0; at < count; ++at) {
     TouchedPair<T> pair = pairs[at];

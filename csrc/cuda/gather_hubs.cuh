@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Computes the gradient of hubs, rows that more pairs touch than a list of gather.cuh holds: a block
-// of eight warps a hub. It collects the touches from the list and from what did not fit, sorts them,
+// of four warps a hub. It collects the touches from the list and from what did not fit, sorts them,
 // and gives each warp its share; of a hub with more than kHubTouches each warp looks through its
-// share of all triplets instead. Then it adds up the eight sums, in a fixed order.
+// share of all triplets instead. Then it adds up their sums, in a fixed order.
 #pragma once
 
 #include "gather.cuh"
@@ -24,6 +24,7 @@ __device__ void sort_hub(const TripletState& state, int set, int64_t i, HubShare
   const TouchLists& lists = state.touches[set];
   const auto thread = static_cast<int>(threadIdx.x);
   if (thread == 0) shared.count = kTouches;
+  static_assert(kTouches <= kGatherThreads);
   if (thread < kTouches) shared.unsorted[thread] = lists.touch[i * kTouches + thread];
   __syncthreads();
   for (int at = thread; at < state.tally->n_overflow[set]; at += kGatherThreads) {
@@ -107,7 +108,7 @@ struct HubShare {
                           state.coefficient[code / 2][t] != 0;
         const unsigned lanes = __ballot_sync(kAllLanes, mine);
         const unsigned below = lanes & ((1U << lane) - 1);
-        if (mine) shared.sorted[count + __popc(below)] = t * kPairs * 2 + code;
+        if (mine) shared.sorted[count + __popc(below)] = static_cast<uint32_t>(t * kPairs * 2 + code);
         count += __popc(lanes);
         if (count > kMostTouches - kWarp) flush();
       }

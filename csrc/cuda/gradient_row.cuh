@@ -125,19 +125,30 @@ struct GradientRow {
       z[f] = steps == Steps::difference ? widened(rows.row(i)[at[f]]) * map.scale : 0;
       sum[f] = 0;
     }
-#pragma unroll 4
-    for (int p = 0; p < count; ++p) {
-      const TouchedPair<T>& pair = pairs[p];
+    // Four pairs at a time, the last ones again where there are fewer: all are read before the
+    // first is used.
+    constexpr int at_once = 4;
+    for (int first = 0; first < count; first += at_once) {
+      double term[at_once][kLaneFeatures];
 #pragma unroll
-      for (int f = 0; f < kLaneFeatures; ++f) {
-        if constexpr (steps == Steps::any) {
-          sum[f] += step(pair, at[f]);
-        } else {
-          const double o = widened(pair.other[at[f]]);
-          sum[f] += steps == Steps::product
-                        ? o * (pair.map.scale * pair.coefficient)
-                        : (z[f] - o * pair.map.scale) * pair.coefficient;
+      for (int u = 0; u < at_once; ++u) {
+        const TouchedPair<T>& pair = pairs[first + u < count ? first + u : count - 1];
+#pragma unroll
+        for (int f = 0; f < kLaneFeatures; ++f) {
+          if constexpr (steps == Steps::any) {
+            term[u][f] = step(pair, at[f]);
+          } else {
+            const double o = widened(pair.other[at[f]]);
+            term[u][f] = steps == Steps::product
+                             ? o * (pair.map.scale * pair.coefficient)
+                             : (z[f] - o * pair.map.scale) * pair.coefficient;
+          }
         }
+      }
+#pragma unroll
+      for (int u = 0; u < at_once; ++u) {
+#pragma unroll
+        for (int f = 0; f < kLaneFeatures; ++f) sum[f] += first + u < count ? term[u][f] : 0.0;
       }
     }
   }

@@ -16,6 +16,7 @@ constexpr int64_t kFewPairs = int64_t{1} << 18;
 
 bool ranks_by_tiles(const MineProblem& problem, const KeyFacts& key, Path path) {
   if (path == Path::fma || !key.of_products() || problem.dim == 0) return false;
+  if (problem.query.n == 0 || problem.ref.n == 0) return false;
   if (problem.labels.relation != Relation::classes) return false;
   return path_is_forced() || problem.query.n * problem.ref.n >= kFewPairs;
 }

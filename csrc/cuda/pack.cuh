@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kPackThreads)
   const bool is_ref = side == 1 || state.labels.symmetric;
   if (is_ref) {
     const int32_t at = atomicAdd(&state.tally->n_irregular, 1);
-    if (at < kIrregular) state.irregular[at] = static_cast<int32_t>(warp);
+    if (at < kIrregular) state.irregular[at] = position;
   }
   if (side == 0) state.judge_by_keys(warp);
 }

@@ -132,7 +132,7 @@ struct MineState {
   ClassTable classes;
   float* centre = nullptr;  // [dim]
   Tally* tally = nullptr;
-  int32_t* irregular = nullptr;    // [kIrregular] references
+  int32_t* irregular = nullptr;    // [kIrregular] positions of references
   int32_t* by_keys = nullptr;      // [n_query] rows that keys must judge
   int32_t* is_by_keys = nullptr;   // [n_query] is a row listed there
   uint32_t* threshold[2] = {};     // [n_query] by role, see gate.cuh

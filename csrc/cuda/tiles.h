@@ -9,19 +9,19 @@
 
 namespace flashmetric::cuda {
 
-constexpr int kWgmmaRows = 128;
-constexpr int kWgmmaColumns = 256;
+constexpr int kWgmmaRows = 256;
+constexpr int kWgmmaColumns = 128;
+constexpr int kBoundSlots = 4;  // tiles whose bounds are in shared memory
 constexpr int kQueryChunkBytes = kWgmmaRows * 2 * kFeatures;
 constexpr int kRefChunkBytes = kWgmmaColumns * 2 * kFeatures;
-constexpr int kBoundsBytes = 2 * 3 * kWgmmaColumns * static_cast<int>(sizeof(float));
+constexpr int kBoundsBytes = kBoundSlots * 3 * kWgmmaColumns * static_cast<int>(sizeof(float));
 
 // How the shared memory of a block is used.
 struct WgmmaPlan {
   int chunks;
-  bool resident;  // the queries are copied once
+  int resident_bytes;  // of the queries, if they are copied once; else 0
   int stages;
   int stage_bytes;
-  int turn;  // chunks after which the other warpgroup may start: all, or as many as stages allow
 };
 
 cudaError_t launch_tiles_mma(const MineState& state, cudaStream_t stream);

@@ -151,10 +151,9 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared& shared, const MmaL
       sums.add_chunk(shared.stage[step % kMmaStages], warp_row, warp_column);
     }
     const auto& bounds = shared.bounds[tile % kMmaStages];
-    const ColumnBounds columns{{bounds[0] + warp_column, bounds[1] + warp_column},
-                               bounds[2] + warp_column};
+    const float* const columns = bounds[0] + warp_column;
     const int32_t first = (loader.first_tile + tile) * kMmaColumns + warp_column;
-    TileGate<Miner, 4, 8, MmaSums>{state, rows, columns, first, sums}.run();
+    TileGate<Miner, 4, 8, kMmaColumns, MmaSums>{state, rows, columns, first, sums}.run();
   }
   publish_rows(state, rows);
 }

@@ -9,17 +9,16 @@ namespace flashmetric::cuda {
 cudaError_t launch_tiles_wgmma(const MineState& state, cudaStream_t stream) {
   constexpr int limit = 227 * 1024;        // shared memory of a block
   constexpr int fixed = 1024 + kBoundsBytes + 256;  // alignment, bounds, barriers
-  constexpr int resident_chunks = 4;       // leaves four stages
+  constexpr int resident_chunks = 4;       // leaves five stages
   constexpr int most_stages = 8;
   WgmmaPlan plan{};
   plan.chunks = static_cast<int>((state.dim + kFeatures - 1) / kFeatures);
-  plan.resident = plan.chunks <= resident_chunks;
-  plan.stage_bytes = kRefChunkBytes + (plan.resident ? 0 : kQueryChunkBytes);
-  const int query_bytes = plan.resident ? plan.chunks * kQueryChunkBytes : 0;
-  const int room = (limit - fixed - query_bytes) / plan.stage_bytes;
+  const bool resident = plan.chunks <= resident_chunks;
+  plan.resident_bytes = resident ? plan.chunks * kQueryChunkBytes : 0;
+  plan.stage_bytes = kRefChunkBytes + (resident ? 0 : kQueryChunkBytes);
+  const int room = (limit - fixed - plan.resident_bytes) / plan.stage_bytes;
   plan.stages = room < most_stages ? room : most_stages;
-  plan.turn = plan.chunks < plan.stages ? plan.chunks : plan.stages - 1;
-  const int bytes = fixed + query_bytes + plan.stages * plan.stage_bytes;
+  const int bytes = fixed + plan.resident_bytes + plan.stages * plan.stage_bytes;
   const auto kernel = reduce_tiles_wgmma<BatchHard>;
   static std::atomic<uint64_t> allowed{0};
   const cudaError_t error = allow_shared(kernel, limit, allowed);
