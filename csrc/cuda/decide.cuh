@@ -153,7 +153,7 @@ struct Chosen {
 constexpr int kChooseWarps = 8;
 
 template <class T, Keys keys>
-__global__ void __launch_bounds__(kChooseWarps* kWarp)
+__global__ void __launch_bounds__(kChooseWarps* kWarp, 3)
     choose(const __grid_constant__ MineState state, RowView<T> x, RowView<T> r, Chosen chosen) {
   __shared__ int32_t listed[kChooseWarps][kListed];
   const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;

@@ -16,6 +16,7 @@ std::vector<DeviceFacts> ask_devices() {
     cudaDeviceGetAttribute(&facts.major, cudaDevAttrComputeCapabilityMajor, device);
     cudaDeviceGetAttribute(&facts.minor, cudaDevAttrComputeCapabilityMinor, device);
     cudaDeviceGetAttribute(&facts.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    cudaDeviceGetAttribute(&facts.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   }
   return all;
 }

@@ -14,6 +14,7 @@ namespace flashmetric::cuda {
 struct DeviceFacts {
   int major = 0, minor = 0;
   int multiprocessors = 1;
+  int shared_bytes = 48 * 1024;  // that a block may ask for
 };
 
 // Asked once per process; no CUDA call before the first one.

@@ -36,37 +36,52 @@ __device__ inline float lowest_value(uint32_t stored) {
   return __uint_as_float((ordered & 0x80000000U) != 0 ? ordered & 0x7FFFFFFFU : ~ordered);
 }
 
-// The state of one role of the rows of one thread.
+// What a thread knows of one of its rows and seldom needs. Counts: candidates kept, by role; more
+// than kCandidates leaves the row to the keys.
+enum Field : int { kRow, kBegin, kLength, kSelf, kSlack, kReach, kCount, kFields = kCount + 2 };
+
+// It is kept in registers, or, where those are short, in shared memory, [kFields][slots][threads].
 template <int slots>
-struct RoleRows {
-  float threshold[slots];
-  int32_t count[slots];  // candidates kept; more than kCandidates: left to the keys
+struct InRegisters {
+  int32_t word[kFields][slots];
+  FM_DEVICE int32_t get(int field, int slot) const { return word[field][slot]; }
+  FM_DEVICE void set(int field, int slot, int32_t value) { word[field][slot] = value; }
+};
+template <int slots, int threads>
+struct InShared {
+  int32_t* first;  // of this thread
+  FM_DEVICE int32_t get(int field, int slot) const {
+    return first[(field * slots + slot) * threads];
+  }
+  FM_DEVICE void set(int field, int slot, int32_t value) {
+    first[(field * slots + slot) * threads] = value;
+  }
 };
 
 // The rows of one thread.
-template <int slots>
+template <int slots, class Memory>
 struct RowGate {
-  int32_t row[slots];  // -1: padding
-  int32_t begin[slots], length[slots], self[slots];
-  float slack[slots];  // twice slack_i
-  int32_t stream;      // of this thread, the same for all of its rows
+  Memory memory;
+  int32_t stream;           // of this thread, the same for all of its rows
+  float threshold[slots];   // of the negatives; kReach has that of the positives
   int32_t special_begin, special_end;  // columns outside are negatives of all rows of the warp
-  RoleRows<slots> role[2];
 
   FM_DEVICE void start(const MineState& state, int slot, int32_t at) {
     const RankedSet& set = state.ranked[0];
-    row[slot] = set.order[at];
-    begin[slot] = set.run_begin[at];
-    length[slot] = set.run_end[at] - begin[slot];
-    slack[slot] = 2 * set.slack[at];
+    const int32_t row = set.order[at];
+    memory.set(kRow, slot, row);
+    memory.set(kBegin, slot, set.run_begin[at]);
+    memory.set(kLength, slot, set.run_end[at] - set.run_begin[at]);
+    memory.set(kSlack, slot, __float_as_int(2 * set.slack[at]));
+    memory.set(kCount, slot, 0);
+    memory.set(kCount + 1, slot, 0);
     // A row that is not there, or that keys judge, has no candidates.
-    const bool open =
-        row[slot] >= 0 && state.query.numbers.norm[row[slot]] <= frame_of(state).max_norm;
-    const float none = open ? kUnknown : -__int_as_float(0x7F800000);
-    role[0].threshold[slot] = role[1].threshold[slot] = none;
-    role[0].count[slot] = role[1].count[slot] = 0;
-    const int64_t other = row[slot] < 0 ? -1 : state.labels.self(row[slot]);
-    self[slot] = other < 0 ? -1 : state.ranked[1].position[other];
+    const bool open = row >= 0 && state.query.numbers.norm[row] <= frame_of(state).max_norm;
+    threshold[slot] = open ? kUnknown : -__int_as_float(0x7F800000);
+    memory.set(kReach, slot, __float_as_int(threshold[slot]));
+    const int64_t other = row < 0 ? -1 : state.labels.self(row);
+    const bool known = other >= 0 && other < state.ref.n;
+    memory.set(kSelf, slot, known ? state.ranked[1].position[other] : -1);
   }
 
   // After the rows have started.
@@ -75,13 +90,16 @@ struct RowGate {
     special_end = 0;
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
-      if (length[s] > 0) {
-        special_begin = ::min(special_begin, begin[s]);
-        special_end = ::max(special_end, begin[s] + length[s]);
+      const int32_t begin = memory.get(kBegin, s);
+      const int32_t length = memory.get(kLength, s);
+      const int32_t self = memory.get(kSelf, s);
+      if (length > 0) {
+        special_begin = ::min(special_begin, begin);
+        special_end = ::max(special_end, begin + length);
       }
-      if (self[s] >= 0) {
-        special_begin = ::min(special_begin, self[s]);
-        special_end = ::max(special_end, self[s] + 1);
+      if (self >= 0) {
+        special_begin = ::min(special_begin, self);
+        special_end = ::max(special_end, self + 1);
       }
     }
 #pragma unroll
@@ -91,9 +109,19 @@ struct RowGate {
     }
   }
 
-  FM_DEVICE Candidate* kept(const MineState& state, int of_role, int slot) const {
-    const int64_t list = int64_t{row[slot]} * state.streams + stream;
-    return (of_role == 0 ? state.candidates[0] : state.candidates[1]) + list * kCandidates;
+  // Of a role known only at run time: registers have no index.
+  FM_DEVICE int32_t count(int role, int slot) const {
+    const int32_t counts[2] = {memory.get(kCount, slot), memory.get(kCount + 1, slot)};
+    return role == 0 ? counts[0] : counts[1];
+  }
+  FM_DEVICE void set_count(int role, int slot, int32_t value) {
+    if (role == 0) memory.set(kCount, slot, value);
+    if (role == 1) memory.set(kCount + 1, slot, value);
+  }
+  FM_DEVICE float slack(int slot) const { return __int_as_float(memory.get(kSlack, slot)); }
+  FM_DEVICE Candidate* kept(const MineState& state, int role, int slot) const {
+    const int64_t list = int64_t{memory.get(kRow, slot)} * state.streams + stream;
+    return (role == 0 ? state.candidates[0] : state.candidates[1]) + list * kCandidates;
   }
 };
 
@@ -116,15 +144,14 @@ FM_DEVICE void store_if(bool wanted, Candidate* to, float lower, int32_t positio
 
 // columns: the bounds of the columns of a tile, in shared memory: lower of both roles, and slack,
 // `stride` apart.
-template <class Miner, int slots, int blocks, int stride, class Acc>
+template <class Miner, int slots, int blocks, int stride, class Memory, class Acc>
 struct TileGate {
   const MineState& state;
-  RowGate<slots>& rows;
+  RowGate<slots, Memory>& rows;
   const float* columns;
   int32_t first;  // column of the tile
   const Acc& acc;
 
-  static constexpr int kTileColumns = 8 * blocks;
   static constexpr int kGroup = 8 / slots;  // blocks between two branches: 16 pairs
 
   FM_DEVICE void run() const {
@@ -134,21 +161,13 @@ struct TileGate {
       const int32_t begin = first + 8 * b;
       const int32_t end = begin + 8 * kGroup;
       if (rows.special_begin >= end || rows.special_end <= begin) {
-        changed |= gate_group(Negatives{*this}, b, kNegative, rows.role[kNegative]);
+        changed |= gate_group(Negatives{*this}, b, kNegative, rows.threshold);
       } else {
-        changed |= gate_special(b, begin, end);
+        gate_special(b, begin, end);
+        changed = true;
       }
     }
-    if (!__any_sync(kAllLanes, changed)) return;
-#pragma unroll
-    for (int role = 0; role < 2; ++role) {
-#pragma unroll
-      for (int s = 0; s < slots; ++s) {
-        float& threshold = rows.role[role].threshold[s];
-        threshold = lowest_of_quad(threshold);
-      }
-      drop_excluded(role, rows.role[role]);
-    }
+    if (changed) drop_excluded();
   }
 
  private:
@@ -157,24 +176,6 @@ struct TileGate {
   }
   FM_DEVICE int column(int block) const {
     return block * 8 + static_cast<int>(threadIdx.x) % 4 * 2;
-  }
-
-  // Registers have no run-time index.
-  FM_DEVICE void select(int role, RoleRows<slots>& to) const {
-#pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      to.threshold[s] = role == 0 ? rows.role[0].threshold[s] : rows.role[1].threshold[s];
-      to.count[s] = role == 0 ? rows.role[0].count[s] : rows.role[1].count[s];
-    }
-  }
-  FM_DEVICE void put_back(int role, const RoleRows<slots>& from) const {
-#pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      rows.role[0].threshold[s] = role == 0 ? from.threshold[s] : rows.role[0].threshold[s];
-      rows.role[1].threshold[s] = role == 0 ? rows.role[1].threshold[s] : from.threshold[s];
-      rows.role[0].count[s] = role == 0 ? from.count[s] : rows.role[0].count[s];
-      rows.role[1].count[s] = role == 0 ? rows.role[1].count[s] : from.count[s];
-    }
   }
 
   // Lower bounds of the scores of two columns, e = 0 and 1, of a block.
@@ -194,63 +195,78 @@ struct TileGate {
     int role;
     const float* bound;
     float sign;
-    int32_t first;
+    int32_t begin[slots], length[slots], self[slots];
     FM_DEVICE float2 bounds(int block) const {
       return *reinterpret_cast<const float2*>(bound + tile.column(block));
     }
     FM_DEVICE float lower(float bound, int s, int block, int e) const {
-      const int32_t position = first + tile.column(block) + e;
-      const auto within = static_cast<uint32_t>(position - tile.rows.begin[s]);
-      const bool positive = within < static_cast<uint32_t>(tile.rows.length[s]);
-      const bool wanted = positive == (role == kPositive) && position != tile.rows.self[s];
+      const int32_t position = tile.first + tile.column(block) + e;
+      const auto within = static_cast<uint32_t>(position - begin[s]);
+      const bool positive = within < static_cast<uint32_t>(length[s]);
+      const bool wanted = positive == (role == kPositive) && position != self[s];
       // One factor is 1 or -1: the product is exact.
       const float value = bound + sign * tile.acc(s, block, e);
       return wanted ? value : __int_as_float(0x7F800000);
     }
   };
 
-  FM_DEVICE bool gate_special(int b, int32_t begin, int32_t end) const {
+  FM_DEVICE void gate_special(int b, int32_t begin, int32_t end) const {
+    Masked view{*this};
     bool within = true;
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
-      within &= rows.begin[s] <= begin && rows.begin[s] + rows.length[s] >= end;
-      within &= rows.self[s] < begin || rows.self[s] >= end;
+      view.begin[s] = rows.memory.get(kBegin, s);
+      view.length[s] = rows.memory.get(kLength, s);
+      view.self[s] = rows.memory.get(kSelf, s);
+      within &= view.begin[s] <= begin && view.begin[s] + view.length[s] >= end;
+      within &= view.self[s] < begin || view.self[s] >= end;
     }
     const int roles = __all_sync(kAllLanes, within) ? 1 : 2;  // all positive, or mixed
-    bool changed = false;
 #pragma unroll 1
     for (int role = 0; role < roles; ++role) {
-      RoleRows<slots> of_role;
-      select(role, of_role);
-      const float* const bound = columns + role * stride;
-      const Masked view{*this, role, bound, farthest(role) ? 1.0F : -1.0F, first};
-      changed |= gate_group(view, b, role, of_role);
-      put_back(role, of_role);
+      view.role = role;
+      view.bound = columns + role * stride;
+      view.sign = farthest(role) ? 1.0F : -1.0F;
+      float threshold[slots];
+#pragma unroll
+      for (int s = 0; s < slots; ++s) {
+        const float reach = __int_as_float(rows.memory.get(kReach, s));
+        threshold[s] = role == kPositive ? reach : rows.threshold[s];
+      }
+      gate_group(view, b, role, threshold);
+#pragma unroll
+      for (int s = 0; s < slots; ++s) {
+        if (role == kPositive) rows.memory.set(kReach, s, __float_as_int(threshold[s]));
+        rows.threshold[s] = role == kPositive ? rows.threshold[s] : threshold[s];
+      }
     }
-    return changed;
   }
 
   // Forgets candidates that the thresholds of today exclude, where there are many: a row that meets
   // ever nearer columns needs no more room than another.
-  FM_DEVICE void drop_excluded(int role, RoleRows<slots>& of_role) const {
+  FM_DEVICE void drop_excluded() const {
 #pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      const int32_t count = of_role.count[s];
+    for (int at = 0; at < 2 * slots; ++at) {
+      const int role = at % 2;
+      const int slot = at / 2;
+      const int32_t count = rows.memory.get(kCount + role, slot);
       if (count < kCandidates / 2 || count > kCandidates) continue;
-      Candidate* const kept = rows.kept(state, role, s);
+      const float reach = __int_as_float(rows.memory.get(kReach, slot));
+      const float threshold = role == kPositive ? reach : rows.threshold[slot];
+      Candidate* const kept = rows.kept(state, role, slot);
       int32_t left = 0;
 #pragma unroll 1
-      for (int32_t at = 0; at < count; ++at) {
-        const Candidate candidate = kept[at];
-        if (candidate.lower <= of_role.threshold[s]) kept[left++] = candidate;
+      for (int32_t c = 0; c < count; ++c) {
+        const Candidate candidate = kept[c];
+        if (candidate.lower <= threshold) kept[left++] = candidate;
       }
-      of_role.count[s] = left;
+      rows.memory.set(kCount + role, slot, left);
     }
   }
 
-  // Whether a pair came below a threshold.
+  // Whether a pair of the warp came below a threshold.
   template <class View>
-  FM_DEVICE bool gate_group(const View& view, int b, int role, RoleRows<slots>& of_role) const {
+  FM_DEVICE bool gate_group(const View& view, int b, int role, float (&threshold)[slots]) const {
     float value[slots][2 * kGroup];
     float lowest[slots];
     bool hit = false;
@@ -270,9 +286,9 @@ struct TileGate {
       for (int v = 2; v < 2 * kGroup; v += 2) {
         lowest[s] = ::fminf(lowest[s], ::fminf(value[s][v], value[s][v + 1]));
       }
-      hit |= lowest[s] <= of_role.threshold[s];
+      hit |= lowest[s] <= threshold[s];
     }
-    if (!hit) return false;
+    if (!__any_sync(kAllLanes, hit)) return false;
     float slack = 0;  // the largest of the columns of this thread
 #pragma unroll
     for (int g = 0; g < kGroup; ++g) {
@@ -281,37 +297,38 @@ struct TileGate {
     }
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
-      float& threshold = of_role.threshold[s];
-      threshold = ::fminf(threshold, lowest[s] + 2 * slack + rows.slack[s]);
+      const float reach = lowest[s] + 2 * slack + rows.slack(s);
+      threshold[s] = lowest_of_quad(::fminf(threshold[s], reach));
       Candidate* const kept = rows.kept(state, role, s);
+      int32_t count = rows.count(role, s);
 #pragma unroll
       for (int v = 0; v < 2 * kGroup; ++v) {
-        const bool wanted = value[s][v] <= threshold;
-        const int32_t at = of_role.count[s];
-        store_if(wanted && at < kCandidates, kept + at, value[s][v],
+        const bool wanted = value[s][v] <= threshold[s];
+        store_if(wanted && count < kCandidates, kept + count, value[s][v],
                  first + column(b + v / 2) + v % 2);
-        of_role.count[s] = at + (wanted ? 1 : 0);
+        count += wanted ? 1 : 0;
       }
+      rows.set_count(role, s, count);
     }
     return true;
   }
 };
 
 // What the choice needs to know of the rows of this thread.
-template <int slots>
-FM_DEVICE void publish_rows(const MineState& state, const RowGate<slots>& rows) {
+template <int slots, class Memory>
+FM_DEVICE void publish_rows(const MineState& state, const RowGate<slots, Memory>& rows) {
 #pragma unroll
   for (int s = 0; s < slots; ++s) {
-    const int32_t row = rows.row[s];
+    const int32_t row = rows.memory.get(kRow, s);
     if (row < 0) continue;
+    const float threshold[2] = {__int_as_float(rows.memory.get(kReach, s)), rows.threshold[s]};
 #pragma unroll
     for (int role = 0; role < 2; ++role) {
-      const int32_t count = rows.role[role].count[s];
+      const int32_t count = rows.memory.get(kCount + role, s);
       state.n_candidates[role][int64_t{row} * state.streams + rows.stream] = count;
       if (count > kCandidates) state.judge_by_keys(row);
-      const float threshold = rows.role[role].threshold[s];
-      if (threadIdx.x % 4 == 0 && ::fabsf(threshold) < kUnknown) {
-        atomicMax(state.threshold[role] + row, lowest_bits(threshold));
+      if (threadIdx.x % 4 == 0 && ::fabsf(threshold[role]) < kUnknown) {
+        atomicMax(state.threshold[role] + row, lowest_bits(threshold[role]));
       }
     }
   }

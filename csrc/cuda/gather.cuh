@@ -10,7 +10,7 @@
 
 namespace flashmetric::cuda {
 
-constexpr int kGatherThreads = 128;
+constexpr int kGatherThreads = 256;
 constexpr int kGatherWarps = kGatherThreads / kWarp;
 
 // A touch by number, and what is at its other end.

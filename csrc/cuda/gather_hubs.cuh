@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Computes the gradient of hubs, rows that more pairs touch than a list of gather.cuh holds: a block
-// of four warps a hub. It collects the touches from the list and from what did not fit, sorts them,
+// of eight warps a hub. It collects the touches from the list and from what did not fit, sorts them,
 // and gives each warp its share; of a hub with more than kHubTouches each warp looks through its
 // share of all triplets instead. Then it adds up their sums, in a fixed order.
 #pragma once
@@ -108,9 +108,9 @@ struct HubShare {
                           state.coefficient[code / 2][t] != 0;
         const unsigned lanes = __ballot_sync(kAllLanes, mine);
         const unsigned below = lanes & ((1U << lane) - 1);
+        if (count + __popc(lanes) > kMostTouches) flush();
         if (mine) shared.sorted[count + __popc(below)] = static_cast<uint32_t>(t * kPairs * 2 + code);
         count += __popc(lanes);
-        if (count > kMostTouches - kWarp) flush();
       }
     }
     if (count > 0) flush();

@@ -102,7 +102,8 @@ struct GradientRow {
       }
       case Form::maximum: {
         const double gap = z - o;
-        return ::fabs(gap) == pair.extreme ? sign(gap) * pair.coefficient : 0.0;
+        // Products, so that a NaN or infinite coefficient shows.
+        return (::fabs(gap) == pair.extreme ? 1.0 : 0.0) * sign(gap) * pair.coefficient;
       }
       default: {
         const double gap = z - o;

@@ -27,7 +27,36 @@ struct Zeros {
 
 Counters call_counters{};
 
+namespace {
+
+// Positions of rows share 32 bits with a role, and what touches a row is triplet, pair and side.
+constexpr int64_t kMostRows = int64_t{1} << 29;
+constexpr int64_t kMostTriplets = INT32_MAX / (2 * kPairs);
+
+Status refused(const char* op, const char* things, int64_t most, int64_t given) {
+  Status status = "[";
+  return status.append(op)
+      .append("] a GPU takes at most ")
+      .append(std::to_string(most))
+      .append(things)
+      .append("; got ")
+      .append(std::to_string(given))
+      .append(".");
+}
+
+Status check_sizes(const char* op, const MineProblem& problem) {
+  const int64_t rows = problem.query.n + problem.ref.n;
+  return rows <= kMostRows ? Status{} : refused(op, " queries and references", kMostRows, rows);
+}
+
+Status check_sizes(const char* op, const TripletProblem& problem) {
+  return problem.n <= kMostTriplets ? Status{} : refused(op, " triplets", kMostTriplets, problem.n);
+}
+
+}  // namespace
+
 Status mine(MineProblem& problem, Names names, Device device) {
+  if (Status status = check_sizes("mine", problem); !status.empty()) return status;
   const DeviceFacts& facts = facts_of(device.index);
   MineState state = mine_state(problem, names, facts);
   Arena arena(problem.workspace);
@@ -44,8 +73,7 @@ Status mine(MineProblem& problem, Names names, Device device) {
   const DeviceGuard guard(device.index);
   launches.note(guard.error(), "cudaSetDevice");
   zeros.clear(stream_of(device), launches);
-  const Path path = path_of(facts.major, facts.minor);
-  launch_mining(state, path, facts.multiprocessors, stream_of(device), launches);
+  launch_mining(state, facts, stream_of(device), launches);
   const Chosen chosen{{problem.positive, problem.negative}, {nullptr, nullptr}};
   launch_choices(state, chosen, stream_of(device), launches);
   count(call_counters.mine);
@@ -53,12 +81,7 @@ Status mine(MineProblem& problem, Names names, Device device) {
 }
 
 Status triplet(TripletProblem& problem, Names names, Device device) {
-  // What touches a row is a number of 32 bits: triplet, pair and side.
-  constexpr int64_t most = UINT32_MAX / (2 * kPairs) - 1;
-  if (problem.n > most) {
-    return "[triplet] at most " + std::to_string(most) + " triplets are supported; got " +
-           std::to_string(problem.n) + ".";
-  }
+  if (Status status = check_sizes("triplet", problem); !status.empty()) return status;
   TripletState state = triplet_state(problem, names);
   Arena arena(problem.workspace);
   const size_t start = arena.bytes();
@@ -80,6 +103,8 @@ Status triplet(TripletProblem& problem, Names names, Device device) {
 }
 
 Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Device device) {
+  if (Status status = check_sizes("mined_triplet", mined); !status.empty()) return status;
+  if (Status status = check_sizes("mined_triplet", loss); !status.empty()) return status;
   const DeviceFacts& facts = facts_of(device.index);
   MineState mine = mine_state(mined, names, facts);
   TripletState state = triplet_state(loss, names);
@@ -105,12 +130,11 @@ Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Devi
   launches.note(guard.error(), "cudaSetDevice");
   Zeros{zeros.begin, zero_bytes}.clear(stream_of(device), launches);
   if (mined.query.n > 0) {
-    const Path path = path_of(facts.major, facts.minor);
-    launch_mining(mine, path, facts.multiprocessors, stream_of(device), launches);
+    launch_mining(mine, facts, stream_of(device), launches);
     const Chosen chosen{{mined.positive, mined.negative}, {state.keys[kAP], state.keys[kAN]}};
     launch_choices(mine, chosen, stream_of(device), launches);
   }
-  const bool known = keeps_keys(state.key, loss.dtype);
+  const bool known = keeps_keys(state.key, loss.dtype) && !loss.swap;
   launch_triplets(state, known, stream_of(device), launches);
   count(call_counters.mine);
   count(call_counters.triplet);

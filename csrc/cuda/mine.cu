@@ -103,6 +103,7 @@ void launch_keys_of(const MineState& state, int multiprocessors, cudaStream_t st
 
 void launch_keys(const MineState& state, int multiprocessors, cudaStream_t stream,
                  Launches& launches) {
+  if (!launches.fine()) return;
   switch (state.key.form) {
     case Form::difference:
       launch_keys_of<Form::difference>(state, multiprocessors, stream);
@@ -197,8 +198,9 @@ void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
   }
 }
 
-void launch_mining(const MineState& state, Path path, int multiprocessors, cudaStream_t stream,
+void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_t stream,
                    Launches& launches) {
+  if (!launches.fine()) return;
   with_dtype(state.query.dtype, [&](auto type) {
     launch_prepare<decltype(type)>(state, stream, launches);
   });
@@ -206,23 +208,22 @@ void launch_mining(const MineState& state, Path path, int multiprocessors, cudaS
   if (state.by_tiles) {
     __atomic_fetch_add(&call_counters.tiles, int64_t{1}, __ATOMIC_RELAXED);
 #if defined(FLASHMETRIC_CUDA_SM90)
-    if (path == Path::wgmma) {
+    if (path_of(facts.major, facts.minor) == Path::wgmma) {
       launches.note(launch_tiles_wgmma(state, stream), "reduce_tiles_wgmma");
-    } else {
-      launches.note(launch_tiles_mma(state, stream), "reduce_tiles_mma");
-    }
-#else
-    static_cast<void>(path);
-    launches.note(launch_tiles_mma(state, stream), "reduce_tiles_mma");
+    } else
 #endif
+    {
+      launches.note(launch_tiles_mma(state, facts.shared_bytes, stream), "reduce_tiles_mma");
+    }
   } else {
     __atomic_fetch_add(&call_counters.keys, int64_t{1}, __ATOMIC_RELAXED);
   }
-  launch_keys(state, multiprocessors, stream, launches);
+  launch_keys(state, facts.multiprocessors, stream, launches);
 }
 
 void launch_choices(const MineState& state, const Chosen& chosen, cudaStream_t stream,
                     Launches& launches) {
+  if (!launches.fine()) return;
   const unsigned blocks = blocks_for(state.query.n, kChooseWarps);
   with_dtype(state.query.dtype, [&](auto type) {
     using T = decltype(type);

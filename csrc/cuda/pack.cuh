@@ -57,6 +57,34 @@ __device__ inline void write_bounds(const MineState& state, const RankedSet& set
   }
 }
 
+// What one lane finds out about its features of y. Float sums: of dim / 32 terms a lane.
+struct LaneSums {
+  float square = 0, residual = 0, along = 0;
+
+  __device__ __nv_bfloat16 add(float y, float centre) {
+    const __nv_bfloat16 rounded = __float2bfloat16_rn(y);
+    const float lost = y - __bfloat162float(rounded);
+    square += y * y;
+    residual += lost * lost;
+    along += y * centre;
+    return rounded;
+  }
+};
+
+// How a row is mapped. The differences of narrow rows round once in float as they do in double.
+struct RowMap {
+  double factor, shift, unit;
+  bool wide;
+
+  template <class T>
+  __device__ float of(T x, float centre) const {
+    if (wide) {
+      return static_cast<float>((widened(x) * factor - shift - static_cast<double>(centre)) * unit);
+    }
+    return (static_cast<float>(x) - centre) * static_cast<float>(unit);
+  }
+};
+
 template <class T>
 __device__ void write_row(const MineState& state, const RowView<T>& rows, const RankedSet& set,
                           int64_t i, int64_t position, int64_t chunks) {
@@ -64,53 +92,62 @@ __device__ void write_row(const MineState& state, const RowView<T>& rows, const 
   const KeyFacts& key = state.key;
   const double norm = rows.numbers.norm[i];
   const double factor = key.needs_norms() ? 1.0 / rows.numbers.clamped_norm(i) : 1.0;
-  const double shift = key.relative ? rows.numbers.mean[i] : 0.0;
+  const bool wide = key.needs_norms() || key.relative || sizeof(T) == sizeof(double);
+  const RowMap map{factor, key.relative ? rows.numbers.mean[i] : 0.0, frame.unit, wide};
   const T* x = rows.row(i);
-  double square = 0;
-  double residual = 0;
-  double along = 0;
-  const auto pack = [&](int64_t k) {
-    float y = 0;
-    if (k < state.dim) {
-      const auto centre = static_cast<double>(state.centre[k]);
-      y = static_cast<float>((widened(x[k]) * factor - shift - centre) * frame.unit);
-      along += static_cast<double>(y) * (centre * frame.unit);
-    }
-    const __nv_bfloat16 rounded = __float2bfloat16_rn(y);
-    const double lost = static_cast<double>(y) - widened(rounded);
-    square += static_cast<double>(y) * static_cast<double>(y);
-    residual += lost * lost;
-    return rounded;
-  };
-  // Two features a lane: a chunk at a time.
+  const auto unit = static_cast<float>(frame.unit);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t piece = lane / 4 ^ position % 8;
+  LaneSums sums;
+  // Two features a lane: a chunk at a time.
 #pragma unroll 2
   for (int64_t c = 0; c < chunks; ++c) {
-    const int64_t k = c * kFeatures + 2 * lane;
-    const __nv_bfloat16 first = pack(k);
-    const __nv_bfloat16 second = pack(k + 1);
-    auto* const row = set.packed + (c * set.padded + position) * kFeatures;
-    reinterpret_cast<__nv_bfloat162*>(row)[piece * 4 + lane % 4] = {first, second};
+    __nv_bfloat16 packed[2];
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int64_t k = c * kFeatures + 2 * lane + e;
+      const bool exists = k < state.dim;
+      const float centre = exists ? state.centre[k] : 0;
+      packed[e] = sums.add(exists ? map.of(x[k], centre) : 0, centre * unit);
+    }
+    auto* const to = set.packed + (c * set.padded + position) * kFeatures;
+    reinterpret_cast<__nv_bfloat162*>(to)[piece * 4 + lane % 4] = {packed[0], packed[1]};
   }
-  square = warp_sum(square);
-  residual = warp_sum(residual);
-  along = warp_sum(along);
-  if (threadIdx.x % kWarp != 0) return;
+  const double square = warp_sum(static_cast<double>(sums.square));
+  const double residual = warp_sum(static_cast<double>(sums.residual));
+  const double along = warp_sum(static_cast<double>(sums.along));
+  if (lane != 0) return;
   RowLengths lengths{::sqrt(square), norm * factor * frame.unit, frame.centre_norm, frame.unit};
   lengths.residual = ::sqrt(residual);
   write_bounds(state, set, position, lengths, square, along, norm);
+}
+
+// What else the position of a row says.
+__device__ inline void place_row(const MineState& state, const RankedSet& set, int side,
+                                 int32_t row, int32_t position, bool regular) {
+  const ClassTable& table = state.classes;
+  const int32_t slot = set.slot[row];
+  set.order[position] = row;
+  set.position[row] = position;
+  set.run_begin[position] = table.begin[1][slot];
+  set.run_end[position] = table.begin[1][slot] + table.count[1][slot];
+  if (regular) return;
+  if (side == 1 || state.labels.symmetric) {
+    const int32_t at = atomicAdd(&state.tally->n_irregular, 1);
+    if (at < kIrregular) state.irregular[at] = position;
+  }
+  if (side == 0) state.judge_by_keys(row);
 }
 
 // A warp for each position; the warp of a row that takes part first finds its position, and those
 // of positions without a row write padding.
 template <class T>
 __global__ void __launch_bounds__(kPackThreads)
-    pack_rows(MineState state, RowView<T> rows, int side) {
+    pack_rows(const __grid_constant__ MineState state, RowView<T> rows, int side) {
   const int64_t warp = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
-  const RankedSet& set = state.ranked[side];
+  const RankedSet& set = side == 0 ? state.ranked[0] : state.ranked[1];
   const int64_t chunks = (state.dim + kFeatures - 1) / kFeatures;
-  const int lane = threadIdx.x % kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const unsigned long long cursor = state.tally->cursor;
   const auto total = static_cast<int64_t>(side == 0 ? cursor >> 32 : cursor & 0xFFFFFFFFULL);
   if (warp >= total && warp < set.padded) {
@@ -124,8 +161,7 @@ __global__ void __launch_bounds__(kPackThreads)
     return;
   }
   int32_t position = 0;
-  const ClassTable& table = state.classes;
-  if (lane == 0) position = table.begin[side][slot] + atomicAdd(set.taken + slot, 1);
+  if (lane == 0) position = state.classes.begin[side][slot] + atomicAdd(set.taken + slot, 1);
   position = __shfl_sync(kAllLanes, position, 0);
   const bool regular = rows.numbers.norm[warp] <= frame_of(state).max_norm;
   if (regular) {
@@ -133,18 +169,7 @@ __global__ void __launch_bounds__(kPackThreads)
   } else {
     write_padding(set, position, chunks);
   }
-  if (lane != 0) return;
-  set.order[position] = static_cast<int32_t>(warp);
-  set.position[warp] = position;
-  set.run_begin[position] = table.begin[1][slot];
-  set.run_end[position] = table.begin[1][slot] + table.count[1][slot];
-  if (regular) return;
-  const bool is_ref = side == 1 || state.labels.symmetric;
-  if (is_ref) {
-    const int32_t at = atomicAdd(&state.tally->n_irregular, 1);
-    if (at < kIrregular) state.irregular[at] = position;
-  }
-  if (side == 0) state.judge_by_keys(warp);
+  if (lane == 0) place_row(state, set, side, static_cast<int32_t>(warp), position, regular);
 }
 
 }  // namespace flashmetric::cuda

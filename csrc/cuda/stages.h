@@ -19,7 +19,7 @@ MineState mine_state(const MineProblem& problem, const Names& names, const Devic
 TripletState triplet_state(const TripletProblem& problem, const Names& names);
 
 // Everything up to the candidates.
-void launch_mining(const MineState& state, Path path, int multiprocessors, cudaStream_t stream,
+void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_t stream,
                    Launches& launches);
 void launch_choices(const MineState& state, const Chosen& chosen, cudaStream_t stream,
                     Launches& launches);

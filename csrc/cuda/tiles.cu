@@ -6,9 +6,13 @@
 
 namespace flashmetric::cuda {
 
-cudaError_t launch_tiles_mma(const MineState& state, cudaStream_t stream) {
-  constexpr int bytes = static_cast<int>(sizeof(MmaShared)) + 128;  // to start on a swizzled row
-  const auto kernel = reduce_tiles_mma<BatchHard>;
+namespace {
+
+template <int stages>
+cudaError_t launch(const MineState& state, cudaStream_t stream) {
+  constexpr int bytes =
+      static_cast<int>(sizeof(MmaShared<stages>)) + 128;  // to start on a swizzled row
+  const auto kernel = reduce_tiles_mma<BatchHard, stages>;
   static std::atomic<uint64_t> allowed{0};
   const cudaError_t error = allow_shared(kernel, bytes, allowed);
   if (error != cudaSuccess) return error;
@@ -16,6 +20,13 @@ cudaError_t launch_tiles_mma(const MineState& state, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(state.tile_splits));
   kernel<<<grid, kMmaThreads, bytes, stream>>>(state);
   return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t launch_tiles_mma(const MineState& state, int shared_limit, cudaStream_t stream) {
+  constexpr int three = static_cast<int>(sizeof(MmaShared<3>)) + 128;
+  return shared_limit >= three ? launch<3>(state, stream) : launch<2>(state, stream);
 }
 
 }  // namespace flashmetric::cuda

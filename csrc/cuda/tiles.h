@@ -16,6 +16,10 @@ constexpr int kQueryChunkBytes = kWgmmaRows * 2 * kFeatures;
 constexpr int kRefChunkBytes = kWgmmaColumns * 2 * kFeatures;
 constexpr int kBoundsBytes = kBoundSlots * 3 * kWgmmaColumns * static_cast<int>(sizeof(float));
 
+constexpr int kConsumers = 4;  // warpgroups that multiply
+// Eight words of each of the two rows of a thread.
+constexpr int kRowsBytes = 8 * 2 * kConsumers * 128 * static_cast<int>(sizeof(int32_t));
+
 // How the shared memory of a block is used.
 struct WgmmaPlan {
   int chunks;
@@ -24,7 +28,8 @@ struct WgmmaPlan {
   int stage_bytes;
 };
 
-cudaError_t launch_tiles_mma(const MineState& state, cudaStream_t stream);
+// shared_limit: bytes of shared memory that a block may have.
+cudaError_t launch_tiles_mma(const MineState& state, int shared_limit, cudaStream_t stream);
 cudaError_t launch_tiles_wgmma(const MineState& state, cudaStream_t stream);
 
 // What a main loop asks of the layout.

@@ -2,7 +2,7 @@
 // The main loop of GPUs with mma.sync and cp.async (compute capability 8.0 and newer).
 //
 // Algorithm: a block owns 128 queries and passes over its share of the references, 128 at a time;
-// chunks of 64 features of both come through a ring of three stages. Eight warps, 4 x 2, hold
+// chunks of 64 features of both come through a ring of three stages, or two where shared memory is short (99 KB). Eight warps, 4 x 2, hold
 // 32 x 64 sums each, as m16n8k16 fragments: thread l of a warp has rows l / 4 and l / 4 + 8, and
 // columns 2 (l mod 4) and the next, of every 16 x 8 fragment.
 #pragma once
@@ -14,16 +14,16 @@ namespace flashmetric::cuda {
 constexpr int kMmaRows = 128;
 constexpr int kMmaColumns = 128;
 constexpr int kMmaThreads = 256;
-constexpr int kMmaStages = 3;
 constexpr int kRowBytes = 2 * kFeatures;
 
 struct alignas(128) MmaStage {
   char query[kMmaRows * kRowBytes];
   char ref[kMmaColumns * kRowBytes];
 };
+template <int stages>
 struct MmaShared {
-  MmaStage stage[kMmaStages];
-  float bounds[kMmaStages][3][kMmaColumns];  // lower of both roles and slack, of tiles in turn
+  MmaStage stage[stages];
+  float bounds[stages][3][kMmaColumns];  // lower of both roles and slack, of tiles in turn
 };
 
 __device__ inline void copy16(void* to, const void* from) {
@@ -86,9 +86,10 @@ struct MmaSums {
 };
 
 // Which chunk of which tile comes next.
+template <int stages>
 struct MmaLoader {
   const MineState& state;
-  MmaShared& shared;
+  MmaShared<stages>& shared;
   int32_t query;  // first position of the block
   int32_t first_tile, tiles;
   int chunks;
@@ -108,7 +109,7 @@ struct MmaLoader {
   // Always closes a group, so that waiting counts stages.
   __device__ void start(int step) const {
     if (step < total()) {
-      MmaStage& stage = shared.stage[step % kMmaStages];
+      MmaStage& stage = shared.stage[step % stages];
       const int chunk = step % chunks;
       const int tile = step / chunks;
       const int32_t ref = (first_tile + tile) * kMmaColumns;
@@ -120,46 +121,47 @@ struct MmaLoader {
         const int kind = t / (kMmaColumns / 4);
         const int at = t % (kMmaColumns / 4) * 4;
         const float* from = kind == 2 ? set.slack : set.lower[kind];
-        copy16(&shared.bounds[tile % kMmaStages][kind][at], from + ref + at);
+        copy16(&shared.bounds[tile % stages][kind][at], from + ref + at);
       }
     }
     asm volatile("cp.async.commit_group;\n" ::);
   }
 };
 
-template <class Miner>
-FM_DEVICE void rank_by_mma(const MineState& state, MmaShared& shared, const MmaLoader& loader) {
+template <class Miner, int stages>
+FM_DEVICE void rank_by_mma(const MineState& state, MmaShared<stages>& shared,
+                           const MmaLoader<stages>& loader) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp_row = warp / 2 * 32;
   const int warp_column = warp % 2 * 64;
-  RowGate<4> rows;
+  RowGate<4, InRegisters<4>> rows;
   rows.stream = (static_cast<int>(blockIdx.y) * 2 + warp % 2) * 4 + lane % 4;
 #pragma unroll
   for (int s = 0; s < 4; ++s) {
     rows.start(state, s, loader.query + warp_row + lane / 4 + s * 8);
   }
   rows.find_special();
-  for (int step = 0; step < kMmaStages - 1; ++step) loader.start(step);
+  for (int step = 0; step < stages - 1; ++step) loader.start(step);
   int step = 0;
   for (int tile = 0; tile < loader.tiles; ++tile) {
     MmaSums sums{};
     for (int chunk = 0; chunk < loader.chunks; ++chunk, ++step) {
-      asm volatile("cp.async.wait_group %0;\n" ::"n"(kMmaStages - 2));
+      asm volatile("cp.async.wait_group %0;\n" ::"n"(stages - 2));
       __syncthreads();  // the stage is full, and the one before it has been read by all
-      loader.start(step + kMmaStages - 1);
-      sums.add_chunk(shared.stage[step % kMmaStages], warp_row, warp_column);
+      loader.start(step + stages - 1);
+      sums.add_chunk(shared.stage[step % stages], warp_row, warp_column);
     }
-    const auto& bounds = shared.bounds[tile % kMmaStages];
+    const auto& bounds = shared.bounds[tile % stages];
     const float* const columns = bounds[0] + warp_column;
     const int32_t first = (loader.first_tile + tile) * kMmaColumns + warp_column;
-    TileGate<Miner, 4, 8, kMmaColumns, MmaSums>{state, rows, columns, first, sums}.run();
+    TileGate<Miner, 4, 8, kMmaColumns, InRegisters<4>, MmaSums>{state, rows, columns, first, sums}.run();
   }
   publish_rows(state, rows);
 }
 
 // Grid: blocks of queries x splits of the references.
-template <class Miner>
+template <class Miner, int stages>
 __global__ void __launch_bounds__(kMmaThreads, 1) reduce_tiles_mma(const __grid_constant__ MineState state) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ char memory[];
@@ -168,15 +170,15 @@ __global__ void __launch_bounds__(kMmaThreads, 1) reduce_tiles_mma(const __grid_
   const auto begin = static_cast<int32_t>(share * blockIdx.y);
   const int32_t end = begin + share < all ? begin + share : all;
   if (begin >= end) return;
-  auto& shared = *reinterpret_cast<MmaShared*>(
+  auto& shared = *reinterpret_cast<MmaShared<stages>*>(
       memory + (128 - shared_address(memory) % 128) % 128);
-  const MmaLoader loader{state,
+  const MmaLoader<stages> loader{state,
                          shared,
                          static_cast<int32_t>(blockIdx.x) * kMmaRows,
                          begin,
                          end - begin,
                          static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
-  rank_by_mma<Miner>(state, shared, loader);
+  rank_by_mma<Miner, stages>(state, shared, loader);
 #endif
 }
 

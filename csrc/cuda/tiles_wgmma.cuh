@@ -6,7 +6,7 @@
 // One warpgroup only copies: chunks of 64 features through a ring of stages, the bounds of columns
 // through a ring of their own. The other four hold 64 x 128 sums each and run on their own: some of
 // them gate a tile while the others keep the tensor cores busy. With two, of 64 x 256 sums, nobody
-// was there to fill the latencies of the one that gates, and 32768 rows took 656 us, not XXX. Where
+// was there to fill the latencies of the one that gates. Where
 // the queries have at most four chunks, they are copied once; else they come with every stage.
 #pragma once
 
@@ -17,16 +17,16 @@
 namespace flashmetric::cuda {
 
 constexpr int kWarpgroup = 128;  // threads
-constexpr int kConsumers = 4;   // warpgroups
 constexpr int kWgmmaThreads = (1 + kConsumers) * kWarpgroup;
 constexpr int kConsumerWarps = 4 * kConsumers;
 constexpr int kStreams = 4;  // threads that share a row
 
 // Where things are in shared memory, in this order: the queries, if they stay; the stages; the
-// bounds; the barriers.
+// bounds; the rows of the consumers; the barriers.
 struct WgmmaShared {
   uint32_t base;
   const float* bounds;  // [kBoundSlots][3][kWgmmaColumns]
+  int32_t* rows;        // what consumers know of theirs
   uint32_t barriers;
 
   FM_DEVICE WgmmaShared(char* memory, const WgmmaPlan& plan) {
@@ -34,12 +34,15 @@ struct WgmmaShared {
     base = shared_address(memory) + skipped;
     const int tiles = plan.resident_bytes + plan.stages * plan.stage_bytes;
     bounds = reinterpret_cast<const float*>(memory + skipped + tiles);
-    barriers = base + static_cast<uint32_t>(tiles + kBoundsBytes);
+    rows = reinterpret_cast<int32_t*>(memory + skipped + tiles + kBoundsBytes);
+    barriers = base + static_cast<uint32_t>(tiles + kBoundsBytes + kRowsBytes);
   }
   FM_DEVICE uint32_t barrier(int at) const { return barriers + static_cast<uint32_t>(8 * at); }
 };
 
 struct WgmmaLoop {
+  using Rows = InShared<2, kConsumers * kWarpgroup>;
+
   const MineState& state;
   WgmmaShared shared;
   const WgmmaPlan& plan;
@@ -120,7 +123,8 @@ struct WgmmaLoop {
     // From one lane: the compiler must see that it is the same in all.
     const int group_row = __shfl_sync(kAllLanes, thread / kWarpgroup, 0) * 64;
     const int lane = thread % kWarp;
-    RowGate<2> rows;
+    RowGate<2, Rows> rows;
+    rows.memory.first = shared.rows + thread;
     rows.stream = static_cast<int>(blockIdx.y) * kStreams + lane % kStreams;
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
@@ -196,12 +200,12 @@ struct WgmmaLoop {
   }
 
   template <class Miner>
-  FM_DEVICE void gate_tile(RowGate<2>& rows, const WgmmaSums& sums, int tile, int lane) const {
+  FM_DEVICE void gate_tile(RowGate<2, Rows>& rows, const WgmmaSums& sums, int tile, int lane) const {
     const int slot = tile % kBoundSlots;
     wait(bounds_full(slot), (tile / kBoundSlots) & 1);
     const float* const columns = shared.bounds + slot * 3 * kWgmmaColumns;
     const int32_t first = (first_tile + tile) * kWgmmaColumns;
-    using Gate = TileGate<Miner, 2, kWgmmaColumns / 8, kWgmmaColumns, WgmmaSums>;
+    using Gate = TileGate<Miner, 2, kWgmmaColumns / 8, kWgmmaColumns, Rows, WgmmaSums>;
     Gate{state, rows, columns, first, sums}.run();
     __syncwarp();
     if (lane == 0) arrive(bounds_empty(slot));

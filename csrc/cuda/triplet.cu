@@ -145,6 +145,7 @@ void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& sta
 }
 
 void launch_norms(const TripletState& state, cudaStream_t stream, Launches& launches) {
+  if (!launches.fine()) return;
   const KeyFacts& key = state.key;
   MineState measured;  // no tiles: only the numbers of rows
   measured.key = state.key;
@@ -169,6 +170,7 @@ bool keeps_keys(const KeyFacts& key, DType dtype) {
 
 void launch_triplets(const TripletState& state, bool known, cudaStream_t stream,
                      Launches& launches) {
+  if (!launches.fine()) return;
   with_dtype(state.rows[0].dtype, [&](auto type) {
     using T = decltype(type);
     if (!known && state.n > 0) {
@@ -178,7 +180,7 @@ void launch_triplets(const TripletState& state, bool known, cudaStream_t stream,
     }
     evaluate_triplets<<<blocks_for(state.n, kTripletThreads), kTripletThreads, 0, stream>>>(state);
     launches.check("evaluate_triplets");
-    launch_gradients<T>(state, stream, launches);
+    if (launches.fine()) launch_gradients<T>(state, stream, launches);
   });
 }
 

@@ -12,8 +12,8 @@ enum Pair : int { kAP = 0, kAN = 1, kPN = 2 };
 constexpr int kPairs = 3;
 
 // Touches of a row that are listed; up to six more are known without a list. A row that more pairs
-// touch is a hub: of 32768 random rows of 512 features some hundreds are touched by 58.
-constexpr int kTouches = 122;
+// touch is a hub, which a block gathers: one warp would take as long as all others together.
+constexpr int kTouches = 26;
 constexpr int kMostTouches = kTouches + 6;
 // Touches of a hub that its block can sort; of a larger one it looks through all triplets.
 constexpr int kHubTouches = 512;
@@ -103,7 +103,7 @@ struct TripletState {
   TripletSums* block_sums = nullptr;
   double* scale = nullptr;           // 1 / what the sum is divided by
   TouchLists touches[3];             // by first role
-  double* hub_buffer = nullptr;      // [kHubBlocks][8][dim]
+  double* hub_buffer = nullptr;      // [kHubBlocks][warps][dim]
   Tally* tally = nullptr;
 
   __device__ int64_t row_of(int role, int64_t t) const {
@@ -111,7 +111,7 @@ struct TripletState {
   }
 };
 
-constexpr int kHubBlocks = 264;  // two for each multiprocessor of an H100
+constexpr int kHubBlocks = 528;  // four for each multiprocessor of an H100
 
 // The roles of the rows of a pair: anchor 0, positive 1, negative 2.
 FM_HD int role_of(int pair, int side) {
