@@ -10,7 +10,7 @@ from flashmetric.cli import style
 from flashmetric.cli.table import format_bytes, format_ratio, format_seconds, text_table
 from gpu_steps import GRAPH, NAMES, OURS, TITLES, UNIT
 
-__all__ = ["as_text", "picture"]
+__all__ = ["as_text", "markdown", "picture"]
 
 # Of the table: heading, and whose seconds.
 COLUMNS = {
@@ -79,6 +79,19 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 _ORDER = ("dtype", "dim", "layout", "batch")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The kernels beside the bare product, 4 rows a class."""
+    problems = [p for p in result["problems"].values() if p.get("layout") == "k4"]
+    rows = ["| dtype | B | D | bare product | ours | ratio |", "|---|---:|---:|---:|---:|---:|"]
+    for problem in sorted(problems, key=lambda p: [p[key] for key in _ORDER]):
+        ours, unit = (_seconds(problem, name + GRAPH) for name in (OURS, UNIT))
+        if ours and unit:
+            times = (format_seconds(unit), format_seconds(ours), format_ratio(ours / unit))
+            cells = (problem["dtype"], problem["batch"], problem["dim"], *times)
+            rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(rows)
 
 
 def _large(found: dict[str, Any]) -> str:

@@ -10,9 +10,9 @@ A document holds pairs of markers; what stands between them is replaced, the res
     <!-- /bench:speed -->
 
 Blocks: claim (one sentence), conditions (one sentence), picture, families (of bench/families.py),
-distances (of bench/distances.py), advice and sweep (of bench/advice.py), and the tables of
-`python -m flashmetric bench`: speed, milliseconds, memory, limits, avx2, overhead. The newest
-result file counts, unless --results names another.
+distances (of bench/distances.py), gpu (of bench/gpu.py), advice and sweep (of bench/advice.py), and
+the tables of `python -m flashmetric bench`: speed, milliseconds, memory, limits, avx2, overhead.
+The newest result file counts, unless --results names another.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from typing import Any
 import advice
 import distances
 import families
+import gpu_report
 import record
 from flashmetric.cli.bench import report
 from flashmetric.cli.table import format_bytes, format_ratio
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/performance.md", "docs/choosing.md")
+DOCUMENTS = ("README.md", "docs/performance.md", "docs/choosing.md", "docs/gpu.md")
 BLOCK = re.compile(
     r"(<!-- bench:(?P<name>[a-z0-9_]+) -->\n).*?(<!-- /bench:(?P=name) -->)", re.DOTALL
 )
@@ -41,6 +42,7 @@ BLOCK = re.compile(
 TABLES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "families": (families.RESULTS, families.table),
     "distances": (distances.RESULTS, distances.table),
+    "gpu": (record.RESULTS / "gpu", gpu_report.markdown),
 }
 ADVICE = {"advice": advice.table, "sweep": advice.sweep}
 # The problem that the one-sentence claim is about.
@@ -104,7 +106,10 @@ def newest_table(folder: Path, table: Callable[[dict[str, Any]], str]) -> str:
     path = record.newest(folder)
     assert path is not None, f"no {folder}/*.json"
     result = json.loads(path.read_text())
-    where = f"{result['machine']['cpu']}, {result['isa']}, {result['threads']} threads"
+    if "gpu" in result:
+        where = result["gpu"]["name"]
+    else:
+        where = f"{result['machine']['cpu']}, {result['isa']}, {result['threads']} threads"
     return f"{where}, commit {result['commit']}:\n\n{table(result)}"
 
 

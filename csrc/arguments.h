@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <stdexcept>
 #include <string_view>
 #include <type_traits>
 
@@ -40,7 +41,9 @@ class Arguments {
   size_t at_ = 0;
 };
 
+// What the machine refuses is no fault of a value.
 inline void raise(const fm::Status& status) {
+  if (status.find("] CUDA error in ") != std::string::npos) throw std::runtime_error(status);
   if (!status.empty()) throw py::value_error(status);
 }
 
@@ -113,6 +116,44 @@ inline void read_comparison(fm::Comparison& problem, Arguments& in) {
   problem.labels.self_index = in;
   problem.labels.query_keep = in;
   problem.labels.ref_keep = in;
+}
+
+inline fm::MineProblem read_mine(Arguments& in) {
+  fm::MineProblem p;
+  p.mining = in;
+  read_comparison(p, in);
+  p.positive = in;
+  p.negative = in;
+  return p;
+}
+
+inline fm::TripletProblem read_triplet(Arguments& in) {
+  fm::TripletProblem p;
+  read_metric(p, in);
+  for (int role = 0; role < 3; ++role) {  // a role without rows shares those of the one before
+    p.rows[role] = read_rows(in);
+    const bool shared = p.rows[role].data == nullptr;
+    p.first_role[role] = shared ? p.first_role[role - 1] : role;
+    if (shared) p.rows[role] = p.rows[role - 1];
+  }
+  p.n = in;
+  for (const int64_t*& index : p.index) index = in;
+  p.margin = in;
+  p.margin_values = in;
+  p.margin_stride = in;
+  p.soft_margin = in;
+  p.swap = in;
+  p.weights = in;
+  p.count_invalid = in;
+  p.far_from_none = in;
+  p.reduction = in;
+  p.cotangent = in;
+  p.cotangent_stride = in;
+  p.loss = in;
+  for (void*& grad : p.grad) grad = in;
+  p.stats = in;
+  p.totals = in;
+  return p;
 }
 
 }  // namespace flashmetric::bindings

@@ -16,17 +16,10 @@ using fm::bindings::raise;
 using fm::bindings::read_comparison;
 using fm::bindings::read_device;
 using fm::bindings::read_metric;
+using fm::bindings::read_mine;
 using fm::bindings::read_rows;
+using fm::bindings::read_triplet;
 using fm::bindings::run;
-
-fm::MineProblem read_mine(Arguments& in) {
-  fm::MineProblem p;
-  p.mining = in;
-  read_comparison(p, in);
-  p.positive = in;
-  p.negative = in;
-  return p;
-}
 
 size_t mine(const py::args& args) {
   Arguments in(args);
@@ -61,35 +54,6 @@ size_t list_triplets(const py::args& args) {
   return needed;
 }
 
-fm::TripletProblem read_triplet(Arguments& in) {
-  fm::TripletProblem p;
-  read_metric(p, in);
-  for (int role = 0; role < 3; ++role) {  // a role without rows shares those of the one before
-    p.rows[role] = read_rows(in);
-    const bool shared = p.rows[role].data == nullptr;
-    p.first_role[role] = shared ? p.first_role[role - 1] : role;
-    if (shared) p.rows[role] = p.rows[role - 1];
-  }
-  p.n = in;
-  for (const int64_t*& index : p.index) index = in;
-  p.margin = in;
-  p.margin_values = in;
-  p.margin_stride = in;
-  p.soft_margin = in;
-  p.swap = in;
-  p.weights = in;
-  p.count_invalid = in;
-  p.far_from_none = in;
-  p.reduction = in;
-  p.cotangent = in;
-  p.cotangent_stride = in;
-  p.loss = in;
-  for (void*& grad : p.grad) grad = in;
-  p.stats = in;
-  p.totals = in;
-  return p;
-}
-
 size_t triplet(const py::args& args) {
   Arguments in(args);
   fm::TripletProblem p = read_triplet(in);
@@ -107,8 +71,7 @@ size_t cuda_triplet(const py::args& args) {
   Arguments in(args);
   const fm::Device device = read_device(in);
   fm::TripletProblem p = read_triplet(in);
-  return run([=](fm::TripletProblem& problem) { return fm::cuda_triplet(problem, device); }, p,
-             in);
+  return run([=](fm::TripletProblem& problem) { return fm::cuda_triplet(problem, device); }, p, in);
 }
 
 size_t cuda_mined_triplet(const py::args& args) {

@@ -130,8 +130,7 @@ Status dense(DenseProblem& problem) {
     return "[dense] unknown loss or reduction: '" + std::string(problem.loss) + "', '" +
            std::string(problem.reduction) + "'.";
   }
-  names.dense_reduction =
-      static_cast<DenseReduction>(reduction - std::begin(kDenseReductions));
+  names.dense_reduction = static_cast<DenseReduction>(reduction - std::begin(kDenseReductions));
   cpu::kernel_table().dense(problem, names);
   return {};
 }
@@ -253,9 +252,12 @@ std::map<std::string, BuildFact> build_info() {
 #else
   constexpr bool openmp = false;
 #endif
-  return {{"version", FLASHMETRIC_VERSION},     {"compiler", FLASHMETRIC_COMPILER},
-          {"cxx_flags", FLASHMETRIC_CXX_FLAGS}, {"openmp", openmp},
-          {"cuda", built_with_cuda()},          {"cuda_toolkit", FLASHMETRIC_CUDA_TOOLKIT},
+  return {{"version", FLASHMETRIC_VERSION},
+          {"compiler", FLASHMETRIC_COMPILER},
+          {"cxx_flags", FLASHMETRIC_CXX_FLAGS},
+          {"openmp", openmp},
+          {"cuda", built_with_cuda()},
+          {"cuda_toolkit", FLASHMETRIC_CUDA_TOOLKIT},
           {"cuda_archs", words(FLASHMETRIC_CUDA_CODE)}};
 }
 

@@ -15,7 +15,7 @@ import torch
 
 from flashmetric import _ops
 from op_db import DISTANCES, DTYPES, OPS, SUMMED, Op
-from samples import Row, row_name
+from samples import row_name
 
 __all__ = ["ABSENT", "DEVICE", "FUSED_DISTANCES", "GPU", "has_kernels", "on_cuda", "rows_of_ops"]
 

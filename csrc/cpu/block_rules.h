@@ -74,8 +74,8 @@ struct BlockProblem {
   }
   // Of the h of an anchor against two distances.
   FM_INLINE Limits<T> limits_between(int32_t i, double low, double high) const {
-    return limits_of<T>(state.error(i), row_relative_error<T>(key, problem.dim), scale.threshold(low),
-                        scale.threshold(high));
+    return limits_of<T>(state.error(i), row_relative_error<T>(key, problem.dim),
+                        scale.threshold(low), scale.threshold(high));
   }
   FM_INLINE void set_limits(T* const (&limit)[4], int32_t p, int32_t i,
                             const Limits<T>& limits) const {

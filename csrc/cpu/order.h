@@ -4,8 +4,8 @@
 // or all-positive and needs no mask.
 #pragma once
 
-#include "../flashmetric.h"
 #include "../arena.h"
+#include "../flashmetric.h"
 
 namespace flashmetric::cpu {
 

@@ -2,9 +2,9 @@
 // Rows as the caller gave them, the numbers of each that its keys need, and how keys compare two.
 #pragma once
 
+#include "../arena.h"
 #include "../flashmetric.h"
 #include "../key_form.h"
-#include "../arena.h"
 #include "double8.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {

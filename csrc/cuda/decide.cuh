@@ -4,7 +4,7 @@
 // the splits. A warp decides for one query; it writes the rows and their keys.
 #pragma once
 
-#include "gate.cuh"
+#include "row_gate.cuh"
 
 namespace flashmetric::cuda {
 
@@ -45,8 +45,8 @@ struct Decision {
   __device__ double key_of(int64_t j) const {
     if constexpr (keys == Keys::any) return pair_key(state.key, x, i, r, j, state.dim);
     constexpr Form form = keys == Keys::product ? Form::product : Form::difference;
-    const double sum = pair_rows(state.key, x, i, r, j, state.dim).template key<form>(
-        2, state.key.maps_rows());
+    const double sum =
+        pair_rows(state.key, x, i, r, j, state.dim).template key<form>(2, state.key.maps_rows());
     return finished_key(state.key, form == Form::product ? -sum : sum, x.numbers, i, r.numbers, j);
   }
 

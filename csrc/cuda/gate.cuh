@@ -16,131 +16,9 @@
 #pragma once
 
 #include "../mining.h"
-#include "inline.cuh"
-#include "state.cuh"
+#include "row_gate.cuh"
 
 namespace flashmetric::cuda {
-
-// No threshold yet: above every score, below the +inf of padding.
-constexpr float kUnknown = 0x1.fffffep+127F;
-
-// Floats in the order of unsigned integers, upside down: 0 is no threshold yet, and atomicMax keeps
-// the lowest.
-__device__ inline uint32_t lowest_bits(float x) {
-  const uint32_t bits = __float_as_uint(x);
-  return ~((bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U);
-}
-__device__ inline float lowest_value(uint32_t stored) {
-  if (stored == 0) return kUnknown;
-  const uint32_t ordered = ~stored;
-  return __uint_as_float((ordered & 0x80000000U) != 0 ? ordered & 0x7FFFFFFFU : ~ordered);
-}
-
-// What a thread knows of one of its rows and seldom needs. Counts: candidates kept, by role; more
-// than kCandidates leaves the row to the keys.
-enum Field : int { kRow, kBegin, kLength, kSelf, kSlack, kReach, kCount, kFields = kCount + 2 };
-
-// It is kept in registers, or, where those are short, in shared memory, [kFields][slots][threads].
-template <int slots>
-struct InRegisters {
-  int32_t word[kFields][slots];
-  FM_DEVICE int32_t get(int field, int slot) const { return word[field][slot]; }
-  FM_DEVICE void set(int field, int slot, int32_t value) { word[field][slot] = value; }
-};
-template <int slots, int threads>
-struct InShared {
-  int32_t* first;  // of this thread
-  FM_DEVICE int32_t get(int field, int slot) const {
-    return first[(field * slots + slot) * threads];
-  }
-  FM_DEVICE void set(int field, int slot, int32_t value) {
-    first[(field * slots + slot) * threads] = value;
-  }
-};
-
-// The rows of one thread.
-template <int slots, class Memory>
-struct RowGate {
-  Memory memory;
-  int32_t stream;           // of this thread, the same for all of its rows
-  float threshold[slots];   // of the negatives; kReach has that of the positives
-  int32_t special_begin, special_end;  // columns outside are negatives of all rows of the warp
-
-  FM_DEVICE void start(const MineState& state, int slot, int32_t at) {
-    const RankedSet& set = state.ranked[0];
-    const int32_t row = set.order[at];
-    memory.set(kRow, slot, row);
-    memory.set(kBegin, slot, set.run_begin[at]);
-    memory.set(kLength, slot, set.run_end[at] - set.run_begin[at]);
-    memory.set(kSlack, slot, __float_as_int(2 * set.slack[at]));
-    memory.set(kCount, slot, 0);
-    memory.set(kCount + 1, slot, 0);
-    // A row that is not there, or that keys judge, has no candidates.
-    const bool open = row >= 0 && state.query.numbers.norm[row] <= frame_of(state).max_norm;
-    threshold[slot] = open ? kUnknown : -__int_as_float(0x7F800000);
-    memory.set(kReach, slot, __float_as_int(threshold[slot]));
-    const int64_t other = row < 0 ? -1 : state.labels.self(row);
-    const bool known = other >= 0 && other < state.ref.n;
-    memory.set(kSelf, slot, known ? state.ranked[1].position[other] : -1);
-  }
-
-  // After the rows have started.
-  FM_DEVICE void find_special() {
-    special_begin = INT32_MAX;
-    special_end = 0;
-#pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      const int32_t begin = memory.get(kBegin, s);
-      const int32_t length = memory.get(kLength, s);
-      const int32_t self = memory.get(kSelf, s);
-      if (length > 0) {
-        special_begin = ::min(special_begin, begin);
-        special_end = ::max(special_end, begin + length);
-      }
-      if (self >= 0) {
-        special_begin = ::min(special_begin, self);
-        special_end = ::max(special_end, self + 1);
-      }
-    }
-#pragma unroll
-    for (int step = kWarp / 2; step > 0; step /= 2) {
-      special_begin = ::min(special_begin, __shfl_xor_sync(kAllLanes, special_begin, step));
-      special_end = ::max(special_end, __shfl_xor_sync(kAllLanes, special_end, step));
-    }
-  }
-
-  // Of a role known only at run time: registers have no index.
-  FM_DEVICE int32_t count(int role, int slot) const {
-    const int32_t counts[2] = {memory.get(kCount, slot), memory.get(kCount + 1, slot)};
-    return role == 0 ? counts[0] : counts[1];
-  }
-  FM_DEVICE void set_count(int role, int slot, int32_t value) {
-    if (role == 0) memory.set(kCount, slot, value);
-    if (role == 1) memory.set(kCount + 1, slot, value);
-  }
-  FM_DEVICE float slack(int slot) const { return __int_as_float(memory.get(kSlack, slot)); }
-  FM_DEVICE Candidate* kept(const MineState& state, int role, int slot) const {
-    const int64_t list = int64_t{memory.get(kRow, slot)} * state.streams + stream;
-    return (role == 0 ? state.candidates[0] : state.candidates[1]) + list * kCandidates;
-  }
-};
-
-// The lowest of the four lanes that share a row.
-FM_DEVICE float lowest_of_quad(float x) {
-  x = ::fminf(x, __shfl_xor_sync(kAllLanes, x, 1));
-  return ::fminf(x, __shfl_xor_sync(kAllLanes, x, 2));
-}
-
-FM_DEVICE void store_if(bool wanted, Candidate* to, float lower, int32_t position) {
-  asm volatile(
-      "{\n"
-      ".reg .pred wanted;\n"
-      "setp.ne.s32 wanted, %0, 0;\n"
-      "@wanted st.global.v2.b32 [%1], {%2, %3};\n"
-      "}\n" ::"r"(static_cast<int>(wanted)),
-      "l"(to), "r"(__float_as_int(lower)), "r"(position)
-      : "memory");
-}
 
 // columns: the bounds of the columns of a tile, in shared memory: lower of both roles, and slack,
 // `stride` apart.
@@ -182,7 +60,8 @@ struct TileGate {
   struct Negatives {
     const TileGate& tile;
     FM_DEVICE float2 bounds(int block) const {
-      return *reinterpret_cast<const float2*>(tile.columns + kNegative * stride + tile.column(block));
+      return *reinterpret_cast<const float2*>(tile.columns + kNegative * stride +
+                                              tile.column(block));
     }
     FM_DEVICE float lower(float bound, int s, int block, int e) const {
       const float product = tile.acc(s, block, e);
@@ -313,25 +192,5 @@ struct TileGate {
     return true;
   }
 };
-
-// What the choice needs to know of the rows of this thread.
-template <int slots, class Memory>
-FM_DEVICE void publish_rows(const MineState& state, const RowGate<slots, Memory>& rows) {
-#pragma unroll
-  for (int s = 0; s < slots; ++s) {
-    const int32_t row = rows.memory.get(kRow, s);
-    if (row < 0) continue;
-    const float threshold[2] = {__int_as_float(rows.memory.get(kReach, s)), rows.threshold[s]};
-#pragma unroll
-    for (int role = 0; role < 2; ++role) {
-      const int32_t count = rows.memory.get(kCount + role, s);
-      state.n_candidates[role][int64_t{row} * state.streams + rows.stream] = count;
-      if (count > kCandidates) state.judge_by_keys(row);
-      if (threadIdx.x % 4 == 0 && ::fabsf(threshold[role]) < kUnknown) {
-        atomicMax(state.threshold[role] + row, lowest_bits(threshold[role]));
-      }
-    }
-  }
-}
 
 }  // namespace flashmetric::cuda

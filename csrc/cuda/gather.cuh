@@ -49,8 +49,8 @@ __device__ inline bool touches_own_number(const TripletState& state, int set, in
          state.coefficient[code / 2][i] != 0;
 }
 
-// The touches of row i in ascending order, in shared memory; returns how many. Those of the triplets
-// with its number need no list.
+// The touches of row i in ascending order, in shared memory; returns how many. Those of the
+// triplets with its number need no list.
 __device__ inline int sorted_touches(const TripletState& state, int set, int64_t i, int listed,
                                      uint32_t* unsorted, uint32_t* sorted) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Computes the gradient of hubs, rows that more pairs touch than a list of gather.cuh holds: a block
-// of eight warps a hub. It collects the touches from the list and from what did not fit, sorts them,
-// and gives each warp its share; of a hub with more than kHubTouches each warp looks through its
-// share of all triplets instead. Then it adds up their sums, in a fixed order.
+// Computes the gradient of hubs, rows that more pairs touch than a list of gather.cuh holds: a
+// block of eight warps a hub. It collects the touches from the list and from what did not fit,
+// sorts them, and gives each warp its share; of a hub with more than kHubTouches each warp looks
+// through its share of all triplets instead. Then it adds up their sums, in a fixed order.
 #pragma once
 
 #include "gather.cuh"
@@ -104,12 +104,15 @@ struct HubShare {
 #pragma unroll 1
       for (int code = 0; code < 2 * kPairs; ++code) {
         const int role = role_of(code / 2, code % 2);
-        const bool mine = (role == 0 ? met[0] : role == 1 ? met[1] : met[2]) &&
+        const bool mine = (role == 0   ? met[0]
+                           : role == 1 ? met[1]
+                                       : met[2]) &&
                           state.coefficient[code / 2][t] != 0;
         const unsigned lanes = __ballot_sync(kAllLanes, mine);
         const unsigned below = lanes & ((1U << lane) - 1);
         if (count + __popc(lanes) > kMostTouches) flush();
-        if (mine) shared.sorted[count + __popc(below)] = static_cast<uint32_t>(t * kPairs * 2 + code);
+        if (mine)
+          shared.sorted[count + __popc(below)] = static_cast<uint32_t>(t * kPairs * 2 + code);
         count += __popc(lanes);
       }
     }

@@ -18,10 +18,10 @@ constexpr int kSliceFeatures = kLaneFeatures * kWarp;
 template <class T>
 struct TouchedPair {
   const T* other = nullptr;
-  Mapping map;              // of the other row
-  double norm = 1;          // 1, or that of the other row
-  double coefficient = 0;   // d loss / d distance * slope of the distance, per unit of direction
-  double extreme = 0;       // the largest gap, J, or of a relative query its d
+  Mapping map;             // of the other row
+  double norm = 1;         // 1, or that of the other row
+  double coefficient = 0;  // d loss / d distance * slope of the distance, per unit of direction
+  double extreme = 0;      // the largest gap, J, or of a relative query its d
 };
 
 // How the hot loop adds a pair: two forms have loops of their own.
@@ -59,8 +59,7 @@ struct GradientRow {
     if (key.relative) {
       const RowView<T>& of = query ? rows : others;
       const int64_t row = query ? i : j;
-      pair.coefficient =
-          of.numbers.constant(row) ? 0.0 : pair.coefficient / of.numbers.energy[row];
+      pair.coefficient = of.numbers.constant(row) ? 0.0 : pair.coefficient / of.numbers.energy[row];
       // The query is in the divisor as well: its z gets 1 - d in place of 1.
       const double d = mapped_key(key, both) / rows.numbers.clamped_energy(i);
       pair.extreme = query ? d : 0.0;
@@ -140,9 +139,8 @@ struct GradientRow {
             term[u][f] = step(pair, at[f]);
           } else {
             const double o = widened(pair.other[at[f]]);
-            term[u][f] = steps == Steps::product
-                             ? o * (pair.map.scale * pair.coefficient)
-                             : (z[f] - o * pair.map.scale) * pair.coefficient;
+            term[u][f] = steps == Steps::product ? o * (pair.map.scale * pair.coefficient)
+                                                 : (z[f] - o * pair.map.scale) * pair.coefficient;
           }
         }
       }

@@ -19,6 +19,7 @@ struct Zeros {
   void* begin;
   size_t bytes;
   void clear(cudaStream_t stream, Launches& launches) const {
+    if (!launches.fine()) return;
     launches.note(cudaMemsetAsync(begin, 0, bytes, stream), "cudaMemsetAsync");
   }
 };

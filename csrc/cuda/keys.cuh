@@ -143,8 +143,8 @@ __device__ PairRows<T, T> pair_rows(const KeyFacts& key, const RowView<T>& x, in
 }
 
 template <class T>
-__device__ double pair_key(const KeyFacts& key, const RowView<T>& x, int64_t i,
-                           const RowView<T>& r, int64_t j, int64_t dim) {
+__device__ double pair_key(const KeyFacts& key, const RowView<T>& x, int64_t i, const RowView<T>& r,
+                           int64_t j, int64_t dim) {
   const double sum = mapped_key(key, pair_rows(key, x, i, r, j, dim));
   return finished_key(key, sum, x.numbers, i, r.numbers, j);
 }

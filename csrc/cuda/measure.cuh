@@ -17,9 +17,10 @@ constexpr int kMeasureThreads = 256;
 
 template <class T>
 __device__ double measure_row(const KeyFacts& key, const RowView<T>& rows, int64_t i, int64_t dim,
-                            bool writes) {
+                              bool writes) {
   const T* x = rows.row(i);
-  const double norm = ::sqrt(PairRows<T, T>{x, x, {}, {}, dim}.template key<Form::product>(2, false));
+  const double norm =
+      ::sqrt(PairRows<T, T>{x, x, {}, {}, dim}.template key<Form::product>(2, false));
   if (writes) rows.numbers.norm[i] = norm;
   if (!key.needs_means()) return norm;
   const double scale = key.scaled ? 1.0 / (norm < kMinNorm ? kMinNorm : norm) : 1.0;

@@ -36,7 +36,9 @@ unsigned blocks_for(int64_t items, int per_block) {
   return static_cast<unsigned>(blocks > 0 ? blocks : 1);
 }
 
-AnyRows any_rows(const Rows& rows, DType dtype) { return {rows.data, rows.n, rows.stride, dtype, {}}; }
+AnyRows any_rows(const Rows& rows, DType dtype) {
+  return {rows.data, rows.n, rows.stride, dtype, {}};
+}
 
 RowNumbers take_numbers(Arena& arena, int64_t rows) {
   return {arena.take<double>(rows), arena.take<double>(rows), arena.take<double>(rows)};
@@ -56,9 +58,9 @@ void lay_out_set(Arena& arena, int64_t rows, int64_t dim, RankedSet& set) {
 
 LabelView view_of(const MineProblem& problem) {
   const Labels& labels = problem.labels;
-  LabelView view{labels.relation,   labels.query,    labels.ref,
-                 labels.n_classes,  labels.self_index, labels.query_keep,
-                 labels.ref_keep,   problem.symmetric, problem.ref.n};
+  LabelView view{labels.relation,  labels.query,      labels.ref,
+                 labels.n_classes, labels.self_index, labels.query_keep,
+                 labels.ref_keep,  problem.symmetric, problem.ref.n};
   if (problem.symmetric) {
     view.ref_keep = labels.query_keep;
     if (labels.relation != Relation::either) view.ref = labels.query;
@@ -71,11 +73,11 @@ void launch_prepare(const MineState& state, cudaStream_t stream, Launches& launc
   const RowView<T> query = view_as<T>(state.query);
   const RowView<T> ref = view_as<T>(state.ref);
   const bool two_sets = !state.labels.symmetric;
-  measure_rows<<<blocks_for(query.n, kMeasureThreads / 8), kMeasureThreads, 0, stream>>>(
-      state, query, 0);
+  measure_rows<<<blocks_for(query.n, kMeasureThreads / 8), kMeasureThreads, 0, stream>>>(state,
+                                                                                         query, 0);
   if (two_sets && ref.n > 0) {
     measure_rows<<<blocks_for(ref.n, kMeasureThreads / 8), kMeasureThreads, 0, stream>>>(state, ref,
-                                                                                        1);
+                                                                                         1);
   }
   launches.check("measure_rows");
   if (!state.by_tiles) return;
@@ -143,8 +145,8 @@ MineState mine_state(const MineProblem& problem, const Names& names, const Devic
   const Path path = path_of(facts.major, facts.minor);
   state.by_tiles = ranks_by_tiles(problem, state.key, path);
   const TileShape& shape = path == Path::wgmma ? kWgmmaShape : kMmaShape;
-  state.tile_splits = column_splits(shape, padded(problem.query.n), padded(problem.ref.n),
-                                    facts.multiprocessors);
+  state.tile_splits =
+      column_splits(shape, padded(problem.query.n), padded(problem.ref.n), facts.multiprocessors);
   state.streams = state.tile_splits * shape.streams;
   const int64_t groups = (problem.query.n + kKeyTile - 1) / kKeyTile;
   const int64_t tiles = (problem.ref.n + kKeyTile - 1) / kKeyTile;
@@ -201,9 +203,8 @@ void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
 void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_t stream,
                    Launches& launches) {
   if (!launches.fine()) return;
-  with_dtype(state.query.dtype, [&](auto type) {
-    launch_prepare<decltype(type)>(state, stream, launches);
-  });
+  with_dtype(state.query.dtype,
+             [&](auto type) { launch_prepare<decltype(type)>(state, stream, launches); });
   if (!launches.fine()) return;
   if (state.by_tiles) {
     __atomic_fetch_add(&call_counters.tiles, int64_t{1}, __ATOMIC_RELAXED);

@@ -36,9 +36,9 @@ __device__ inline void write_padding(const RankedSet& set, int64_t position, int
   set.run_begin[position] = set.run_end[position] = 0;
 }
 
-// The tensor cores multiply exactly, align the 16 products of a step and the sum to the largest of
-// them, and cut what is below 2^-23 of it: 17 / 16 * 2 dim u |y_i| |y_j|, less than the 2.2 dim u
-// that bf16_slack leaves room for.
+// The tensor cores multiply exactly, align the products of a step, eight at least, and the sum to
+// the largest of them, cut what is below 2^-23 of it, and round once more: at most
+// (9 / 8 + 1 / 8) * 2 dim u |y_i| |y_j|, the 2.5 dim u that row_slack and bf16_slack have together.
 __device__ inline void write_bounds(const MineState& state, const RankedSet& set, int64_t position,
                                     RowLengths lengths, double square, double along, double norm) {
   const KeyFacts& key = state.key;
@@ -47,9 +47,8 @@ __device__ inline void write_bounds(const MineState& state, const RankedSet& set
   if (product && key.equally_long() && norm < kMinNorm) {
     lengths.gap = (lengths.unit * lengths.unit - lengths.full * lengths.full) / 2;
   }
-  const auto offset = static_cast<float>(product && !key.equally_long()
-                                             ? -along
-                                             : square / 2 + lengths.gap);
+  const auto offset =
+      static_cast<float>(product && !key.equally_long() ? -along : square / 2 + lengths.gap);
   const float slack = score_slack<float>(key, lengths, 0, dim) + bf16_slack(lengths, dim);
   set.slack[position] = slack;
   for (int role = 0; role < 2; ++role) {

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "../arena.h"
-#include "device.h"
 #include "decide.cuh"
+#include "device.h"
 #include "triplet_state.cuh"
 
 namespace flashmetric::cuda {

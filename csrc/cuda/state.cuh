@@ -13,7 +13,7 @@ constexpr int kWarp = 32;
 constexpr int kPadRows = 256;  // packed rows come in multiples of the widest tile
 constexpr int kFeatures = 64;  // of a packed chunk: 128 bytes of bfloat16, one swizzled row
 // Candidates that one thread can keep of a row and role. A row has some 2 + 2 log(tiles) in all, a
-// quarter of them in each of the four threads that share it.
+// share of them in each of the threads that hold it.
 constexpr int kCandidates = 16;
 constexpr int kIrregular = 32;  // rows that tiles cannot rank; beyond, keys judge every row
 constexpr int kMaxKeySplits = 16;
@@ -27,14 +27,14 @@ struct Candidate {
 
 // One set of rows, class after class.
 struct RankedSet {
-  int32_t padded = 0;          // multiple of kPadRows
-  int32_t* slot = nullptr;     // [n] class of each row, -1: takes no part
-  int32_t* order = nullptr;    // [padded] position -> row, -1: padding
-  int32_t* position = nullptr; // [n] row -> position, -1: takes no part
-  int32_t* taken = nullptr;    // [slots] rows of the class placed so far
-  uint16_t* packed = nullptr;  // bfloat16 [chunks][padded][kFeatures], 16-byte pieces swizzled
-  float* slack = nullptr;      // [padded]
-  float* lower[2] = {};        // [padded] by role: +- offset - slack, +inf for padding
+  int32_t padded = 0;            // multiple of kPadRows
+  int32_t* slot = nullptr;       // [n] class of each row, -1: takes no part
+  int32_t* order = nullptr;      // [padded] position -> row, -1: padding
+  int32_t* position = nullptr;   // [n] row -> position, -1: takes no part
+  int32_t* taken = nullptr;      // [slots] rows of the class placed so far
+  uint16_t* packed = nullptr;    // bfloat16 [chunks][padded][kFeatures], 16-byte pieces swizzled
+  float* slack = nullptr;        // [padded]
+  float* lower[2] = {};          // [padded] by role: +- offset - slack, +inf for padding
   int32_t* run_begin = nullptr;  // [padded] references of the same class
   int32_t* run_end = nullptr;
 };
@@ -57,13 +57,13 @@ struct Frame {
 
 // Counted on the device.
 struct Tally {
-  unsigned long long cursor;  // rows placed: queries in the high, references in the low half
-  unsigned long long longest; // bits of the largest norm of a regular row
-  double centre_square;       // |centre|^2
+  unsigned long long cursor;   // rows placed: queries in the high, references in the low half
+  unsigned long long longest;  // bits of the largest norm of a regular row
+  double centre_square;        // |centre|^2
   int32_t n_irregular;
   int32_t n_by_keys;
-  int32_t finished;           // blocks that have delivered their share of the sums
-  int32_t n_hubs[3];          // by set of rows
+  int32_t finished;   // blocks that have delivered their share of the sums
+  int32_t n_hubs[3];  // by set of rows
   int32_t n_overflow[3];
 };
 
@@ -132,20 +132,21 @@ struct MineState {
   ClassTable classes;
   float* centre = nullptr;  // [dim]
   Tally* tally = nullptr;
-  int32_t* irregular = nullptr;    // [kIrregular] positions of references
-  int32_t* by_keys = nullptr;      // [n_query] rows that keys must judge
-  int32_t* is_by_keys = nullptr;   // [n_query] is a row listed there
-  uint32_t* threshold[2] = {};     // [n_query] by role, see gate.cuh
-  int32_t tile_splits = 1;         // of the references, for tiles
-  int32_t streams = 4;             // threads that keep candidates of a row: all splits
-  int32_t* n_candidates[2] = {};   // [n_query][streams]
-  Candidate* candidates[2] = {};   // [n_query][streams][kCandidates]
-  PartialBest* partial[2] = {};    // [splits][n_query]
+  int32_t* irregular = nullptr;   // [kIrregular] positions of references
+  int32_t* by_keys = nullptr;     // [n_query] rows that keys must judge
+  int32_t* is_by_keys = nullptr;  // [n_query] is a row listed there
+  uint32_t* threshold[2] = {};    // [n_query] by role, see gate.cuh
+  int32_t tile_splits = 1;        // of the references, for tiles
+  int32_t streams = 4;            // threads that keep candidates of a row: all splits
+  int32_t* n_candidates[2] = {};  // [n_query][streams]
+  Candidate* candidates[2] = {};  // [n_query][streams][kCandidates]
+  PartialBest* partial[2] = {};   // [splits][n_query]
   int32_t key_splits = 1;
 
   // Asks for the whole row of keys.
   __device__ void judge_by_keys(int64_t i) const {
-    if (atomicExch(is_by_keys + i, 1) == 0) by_keys[atomicAdd(&tally->n_by_keys, 1)] = static_cast<int32_t>(i);
+    if (atomicExch(is_by_keys + i, 1) == 0)
+      by_keys[atomicAdd(&tally->n_by_keys, 1)] = static_cast<int32_t>(i);
   }
   __device__ bool all_by_keys() const { return !by_tiles || tally->n_irregular > kIrregular; }
 };
@@ -158,8 +159,7 @@ __device__ inline Frame frame_of(const MineState& state) {
   const double reach = longest + centre_norm;
   constexpr double least = Precision<float>::min_norm;
   const double unit = reach >= least ? ::ldexp(1.0, -::ilogb(reach)) : 1;
-  return {unit, centre_norm * unit,
-          reach > 0 && reach < least ? -1 : Precision<float>::max_norm};
+  return {unit, centre_norm * unit, reach > 0 && reach < least ? -1 : Precision<float>::max_norm};
 }
 
 }  // namespace flashmetric::cuda

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The main loop for every architecture.
+// The main loop of every architecture with mma.sync; for older ones an empty kernel.
 #include "device.h"
 #include "tiles.h"
 #include "tiles_mma.cuh"

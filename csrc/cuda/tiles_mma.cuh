@@ -2,9 +2,10 @@
 // The main loop of GPUs with mma.sync and cp.async (compute capability 8.0 and newer).
 //
 // Algorithm: a block owns 128 queries and passes over its share of the references, 128 at a time;
-// chunks of 64 features of both come through a ring of three stages, or two where shared memory is short (99 KB). Eight warps, 4 x 2, hold
-// 32 x 64 sums each, as m16n8k16 fragments: thread l of a warp has rows l / 4 and l / 4 + 8, and
-// columns 2 (l mod 4) and the next, of every 16 x 8 fragment.
+// chunks of 64 features of both come through a ring of three stages, or two where shared memory is
+// short (99 KB). Eight warps, 4 x 2, hold 32 x 64 sums each, as m16n8k16 fragments: thread l of a
+// warp has rows l / 4 and l / 4 + 8, and columns 2 (l mod 4) and the next, of every 16 x 8
+// fragment.
 #pragma once
 
 #include "gate.cuh"
@@ -36,8 +37,7 @@ FM_DEVICE void load_fragments(uint32_t (&to)[4], uint32_t address) {
                : "r"(address));
 }
 
-FM_DEVICE void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
-                                    uint32_t b1) {
+FM_DEVICE void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
@@ -67,8 +67,8 @@ struct MmaSums {
       uint32_t a[2][4];
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        load_fragments(a[m], piece_address(query, warp_row + m * 16 + lane % 16,
-                                           step * 2 + lane / 16));
+        load_fragments(a[m],
+                       piece_address(query, warp_row + m * 16 + lane % 16, step * 2 + lane / 16));
       }
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair) {
@@ -155,14 +155,16 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared<stages>& shared,
     const auto& bounds = shared.bounds[tile % stages];
     const float* const columns = bounds[0] + warp_column;
     const int32_t first = (loader.first_tile + tile) * kMmaColumns + warp_column;
-    TileGate<Miner, 4, 8, kMmaColumns, InRegisters<4>, MmaSums>{state, rows, columns, first, sums}.run();
+    TileGate<Miner, 4, 8, kMmaColumns, InRegisters<4>, MmaSums>{state, rows, columns, first, sums}
+        .run();
   }
   publish_rows(state, rows);
 }
 
 // Grid: blocks of queries x splits of the references.
 template <class Miner, int stages>
-__global__ void __launch_bounds__(kMmaThreads, 1) reduce_tiles_mma(const __grid_constant__ MineState state) {
+__global__ void __launch_bounds__(kMmaThreads, 1)
+    reduce_tiles_mma(const __grid_constant__ MineState state) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ char memory[];
   const int32_t all = state.ranked[1].padded / kMmaColumns;
@@ -170,14 +172,11 @@ __global__ void __launch_bounds__(kMmaThreads, 1) reduce_tiles_mma(const __grid_
   const auto begin = static_cast<int32_t>(share * blockIdx.y);
   const int32_t end = begin + share < all ? begin + share : all;
   if (begin >= end) return;
-  auto& shared = *reinterpret_cast<MmaShared<stages>*>(
-      memory + (128 - shared_address(memory) % 128) % 128);
-  const MmaLoader<stages> loader{state,
-                         shared,
-                         static_cast<int32_t>(blockIdx.x) * kMmaRows,
-                         begin,
-                         end - begin,
-                         static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
+  auto& shared =
+      *reinterpret_cast<MmaShared<stages>*>(memory + (128 - shared_address(memory) % 128) % 128);
+  const MmaLoader<stages> loader{
+      state, shared,      static_cast<int32_t>(blockIdx.x) * kMmaRows,
+      begin, end - begin, static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
   rank_by_mma<Miner, stages>(state, shared, loader);
 #endif
 }

@@ -7,9 +7,9 @@
 namespace flashmetric::cuda {
 
 cudaError_t launch_tiles_wgmma(const MineState& state, cudaStream_t stream) {
-  constexpr int limit = 227 * 1024;        // shared memory of a block
+  constexpr int limit = 227 * 1024;                              // shared memory of a block
   constexpr int fixed = 1024 + kBoundsBytes + kRowsBytes + 256;  // and alignment, barriers
-  constexpr int resident_chunks = 4;       // leaves three stages
+  constexpr int resident_chunks = 4;                             // leaves three stages
   constexpr int most_stages = 8;
   WgmmaPlan plan{};
   plan.chunks = static_cast<int>((state.dim + kFeatures - 1) / kFeatures);

@@ -28,8 +28,7 @@ void launch_gather(const TripletState& state, const RowSets<T>& sets, int set,
           <<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
       break;
     case Steps::product:
-      gather_gradients<T, Steps::product>
-          <<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      gather_gradients<T, Steps::product><<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
       break;
     case Steps::any:
       gather_gradients<T, Steps::any><<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
@@ -41,7 +40,8 @@ template <class T>
 void launch_hubs(const TripletState& state, const RowSets<T>& sets, int set, cudaStream_t stream) {
   switch (steps_of(state.key)) {
     case Steps::difference:
-      gather_hubs<T, Steps::difference><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      gather_hubs<T, Steps::difference>
+          <<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
       break;
     case Steps::product:
       gather_hubs<T, Steps::product><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
@@ -151,8 +151,8 @@ void launch_norms(const TripletState& state, cudaStream_t stream, Launches& laun
   measured.key = state.key;
   measured.dim = state.dim;
   for (int set = 0; set < 3; ++set) {
-    const bool wanted = key.needs_norms() || key.needs_means() ||
-                        (set == 0 && state.stats != nullptr);
+    const bool wanted =
+        key.needs_norms() || key.needs_means() || (set == 0 && state.stats != nullptr);
     if (state.first_role[set] != set || !wanted || state.rows[set].n == 0) continue;
     with_dtype(state.rows[set].dtype, [&](auto type) {
       measure_rows<<<blocks_for(state.rows[set].n, kMeasureThreads / 8), kMeasureThreads, 0,

@@ -101,9 +101,9 @@ struct TripletState {
   double* keys[kPairs] = {};         // [n]
   double* coefficient[kPairs] = {};  // [n] d term / d distance * slope of the distance
   TripletSums* block_sums = nullptr;
-  double* scale = nullptr;           // 1 / what the sum is divided by
-  TouchLists touches[3];             // by first role
-  double* hub_buffer = nullptr;      // [kHubBlocks][warps][dim]
+  double* scale = nullptr;       // 1 / what the sum is divided by
+  TouchLists touches[3];         // by first role
+  double* hub_buffer = nullptr;  // [kHubBlocks][warps][dim]
   Tally* tally = nullptr;
 
   __device__ int64_t row_of(int role, int64_t t) const {

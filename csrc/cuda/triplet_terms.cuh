@@ -12,7 +12,7 @@ namespace flashmetric::cuda {
 
 enum : uint8_t { kCounted = 1, kValid = 2, kActive = 4 };
 
-// What is known of one triplet; the same in every lane.
+// What is known of one triplet.
 struct Term {
   double value = 0;  // weighted
   double d_ap = 0, d_an = 0;
@@ -65,9 +65,8 @@ __global__ void __launch_bounds__(kKeyWarps* kWarp)
 // Records the violation; returns the derivative of the term by it.
 __device__ inline double settle(const TripletState& state, int64_t t, double d_ap, double d_an,
                                 Term& term) {
-  const double margin = state.margin_values == nullptr
-                            ? state.margin
-                            : state.margin_values[t * state.margin_stride];
+  const double margin =
+      state.margin_values == nullptr ? state.margin : state.margin_values[t * state.margin_stride];
   const double weight = state.weights == nullptr ? 1.0 : state.weights[t];
   const double violation = d_ap - d_an + margin;
   const double value = state.soft_margin ? SoftMargin::value(violation) : Hinge::value(violation);
@@ -79,8 +78,8 @@ __device__ inline double settle(const TripletState& state, int64_t t, double d_a
   return weight * (state.soft_margin ? SoftMargin::slope(violation) : Hinge::slope(violation));
 }
 
-__device__ inline void evaluate_valid(const TripletState& state, int64_t t,
-                                      const TripletKeys& keys, Term& term) {
+__device__ inline void evaluate_valid(const TripletState& state, int64_t t, const TripletKeys& keys,
+                                      Term& term) {
   const double d_an = state.key.value(keys.of[kAN]);
   double distance = d_an;
   double share_an = 1;  // of the gradient of the smaller; ties are halved
@@ -186,8 +185,8 @@ __device__ inline void keep_term(const TripletState& state, int64_t t, Term& ter
   }
   if (state.cotangent == nullptr) return;
   const int64_t at = t * state.cotangent_stride;
-  const double factor = wide ? number_at<double>(state.cotangent, at)
-                             : number_at<float>(state.cotangent, at);
+  const double factor =
+      wide ? number_at<double>(state.cotangent, at) : number_at<float>(state.cotangent, at);
 #pragma unroll
   for (double& coefficient : term.coefficient) {
     if (coefficient != 0) coefficient *= factor;
