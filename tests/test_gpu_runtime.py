@@ -183,3 +183,17 @@ def test_the_second_device():
     assert ours[0].device == ours[1].device == torch.device("cuda", 1)
     assert torch.cuda.current_device() == 0
     _assert_same(ours, _step(rows, labels), "the second device")
+
+
+@pytest.mark.parametrize("wrong", [700, 10**9])
+def test_an_index_that_no_row_has_names_nobody(wrong):
+    """Values on a GPU are not checked: kernels must not follow them out of memory."""
+    rows, labels = _batch(1, 700)
+    refs = {"ref_embeddings": rows, "ref_labels": labels, "impl": "fused"}
+    nobody = torch.full((700,), -1, device=DEVICE)
+    far = torch.full_like(nobody, wrong)
+    ours = triplet_loss(rows, labels, self_index=far, **refs)
+    assert_same_bits(ours, triplet_loss(rows, labels, self_index=nobody, **refs))
+    index = torch.arange(700, device=DEVICE)
+    given = {"embeddings": rows, "impl": "fused", "reduction": "none"}
+    assert triplet_margin_loss(index, index, far, **given).isnan().all()

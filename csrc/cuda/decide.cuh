@@ -12,7 +12,8 @@ constexpr int kListed = 2 * kWarp;  // candidates that a warp collects before it
 constexpr int kAtOnce = 4;          // candidates of a stream that are read before it is known
                                     // how many there are: mostly that many or fewer
 
-// Which code compares: two forms have their own, which needs half the registers.
+// Which keys compare candidates. Other forms are never ranked by tiles: of them only bests of splits
+// are compared.
 enum class Keys { difference, product, any };
 
 inline Keys keys_of(const KeyFacts& key) {
@@ -43,7 +44,6 @@ struct Decision {
   }
 
   __device__ double key_of(int64_t j) const {
-    if constexpr (keys == Keys::any) return pair_key(state.key, x, i, r, j, state.dim);
     constexpr Form form = keys == Keys::product ? Form::product : Form::difference;
     const double sum =
         pair_rows(state.key, x, i, r, j, state.dim).template key<form>(2, state.key.maps_rows());
@@ -164,7 +164,9 @@ __global__ void __launch_bounds__(kChooseWarps* kWarp, 3)
     return;
   }
   Decision<T, keys> decision{state, x, r, i, listed[threadIdx.x / kWarp], {{0, -1}, {0, -1}}};
-  if (state.all_by_keys() || state.is_by_keys[i] != 0) {
+  if constexpr (keys == Keys::any) {
+    decision.merge_splits();
+  } else if (state.all_by_keys() || state.is_by_keys[i] != 0) {
     decision.merge_splits();
   } else {
     decision.rank();

@@ -81,8 +81,9 @@ struct GatherShared {
 
 // What the directions need to know of whole pairs.
 template <class T>
-__device__ void complete_pairs(const Touches<T>& touches, const GradientRow<T>& row,
-                               const uint32_t* sorted, TouchedPair<T>* pairs, int count) {
+__device__ __noinline__ void complete_pairs(const Touches<T>& touches, const GradientRow<T>& row,
+                                            const uint32_t* sorted, TouchedPair<T>* pairs,
+                                            int count) {
   if (row.key.of_products() && !row.key.relative) return;
   for (int at = 0; at < count; ++at) {
     TouchedPair<T> pair = pairs[at];

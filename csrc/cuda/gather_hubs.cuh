@@ -27,9 +27,16 @@ __device__ void sort_hub(const TripletState& state, int set, int64_t i, HubShare
   static_assert(kTouches <= kGatherThreads);
   if (thread < kTouches) shared.unsorted[thread] = lists.touch[i * kTouches + thread];
   __syncthreads();
-  for (int at = thread; at < state.tally->n_overflow[set]; at += kGatherThreads) {
+  const int32_t overflows = state.tally->n_overflow[set];
+  const bool few = overflows <= kFewOverflows;
+  for (int32_t at = thread; few && at < overflows; at += kGatherThreads) {
     const Overflow more = lists.overflow[at];
     if (more.row == i) shared.unsorted[atomicAdd(&shared.count, 1)] = more.touch;
+  }
+  for (int32_t at = few || thread > 0 ? 0 : lists.last[i]; at != 0;) {
+    const Overflow more = lists.overflow[at - 1];
+    shared.unsorted[atomicAdd(&shared.count, 1)] = more.touch;
+    at = more.before;
   }
   if (thread < 2 * kPairs && touches_own_number(state, set, i, thread)) {
     shared.unsorted[atomicAdd(&shared.count, 1)] = static_cast<uint32_t>(i * kPairs * 2 + thread);

@@ -126,8 +126,8 @@ struct GradientRow {
       sum[f] = 0;
     }
     // Four pairs at a time, the last ones again where there are fewer: all are read before the
-    // first is used.
-    constexpr int at_once = 4;
+    // first is used. Other forms have more to do than to wait.
+    constexpr int at_once = steps == Steps::any ? 1 : 4;
     for (int first = 0; first < count; first += at_once) {
       double term[at_once][kLaneFeatures];
 #pragma unroll

@@ -112,6 +112,9 @@ void lay_out_zeros(Arena& arena, const TripletProblem& problem, TripletState& st
   for (int set = 0; set < 3; ++set) {
     if (state.first_role[set] != set || state.grad[set] == nullptr) continue;
     state.touches[set].count = arena.take<int32_t>(problem.rows[set].n);
+    if (indexed_touches(state, set) > 0) {
+      state.touches[set].last = arena.take<int32_t>(problem.rows[set].n);
+    }
   }
 }
 

@@ -17,6 +17,9 @@ constexpr int kTouches = 26;
 constexpr int kMostTouches = kTouches + 6;
 // Touches of a hub that its block can sort; of a larger one it looks through all triplets.
 constexpr int kHubTouches = 512;
+// Touches beyond all lists that a hub looks through for its own; of more it follows its chain, one
+// memory latency each.
+constexpr int kFewOverflows = 1 << 16;
 
 constexpr int kTripletThreads = 256;
 
@@ -64,10 +67,11 @@ struct TripletSums {
   }
 };
 
-// A touch that found the list of its row full.
+// A touch that found the list of its row full; chained to the one before it of the same row.
 struct Overflow {
   int32_t row;
   uint32_t touch;
+  int32_t before;  // 1 + its position, 0 = none
 };
 
 // The pairs that touch the rows of one set.
@@ -76,6 +80,7 @@ struct TouchLists {
   uint32_t* touch = nullptr;     // [rows][kTouches] (t * 3 + pair) * 2 + side
   int32_t* hubs = nullptr;       // [rows] those with more
   Overflow* overflow = nullptr;  // what they have more
+  int32_t* last = nullptr;       // [rows] 1 + where the chain of a row begins
 };
 
 struct TripletState {

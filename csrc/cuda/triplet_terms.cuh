@@ -162,7 +162,8 @@ __device__ inline void touch_rows(const TripletState& state, int64_t t, const Tr
       continue;
     }
     const int32_t more = atomicAdd(&state.tally->n_overflow[set], 1);
-    lists.overflow[more] = {static_cast<int32_t>(row), touch};
+    const int32_t before = atomicExch(lists.last + row, more + 1);
+    lists.overflow[more] = {static_cast<int32_t>(row), touch, before};
     if (at[code] > kTouches) continue;
     lists.hubs[atomicAdd(&state.tally->n_hubs[set], 1)] = static_cast<int32_t>(row);
   }
