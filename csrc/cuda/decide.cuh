@@ -12,8 +12,8 @@ constexpr int kListed = 2 * kWarp;  // candidates that a warp collects before it
 constexpr int kAtOnce = 4;          // candidates of a stream that are read before it is known
                                     // how many there are: mostly that many or fewer
 
-// Which keys compare candidates. Other forms are never ranked by tiles: of them only bests of splits
-// are compared.
+// Which keys compare candidates. Other forms are never ranked by tiles: of them only the bests of
+// splits are compared.
 enum class Keys { difference, product, any };
 
 inline Keys keys_of(const KeyFacts& key) {

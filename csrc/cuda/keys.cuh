@@ -12,8 +12,8 @@ namespace flashmetric::cuda {
 
 constexpr unsigned kAllLanes = 0xFFFFFFFFU;
 
-// |gap|^p. A whole p multiplies, by the squares of squares that p in binary asks for. Never inlined:
-// 64 copies of pow in a loop took nvcc longer than all else.
+// |gap|^p. A whole p multiplies, by the squares of squares that p in binary asks for. Never
+// inlined: 64 copies of pow in a loop took nvcc longer than all else.
 static __device__ __noinline__ double raised(double base, double p) {
   constexpr int most = 64;
   const int whole = p <= most ? static_cast<int>(p) : 0;
