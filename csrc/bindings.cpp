@@ -166,7 +166,11 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("cuda_mine", &cuda_mine);
   m.def("cuda_triplet", &cuda_triplet);
   m.def("cuda_mined_triplet", &cuda_mined_triplet);
-  m.def("cuda_path", &fm::cuda::path);
+  m.def("cuda_path", [](int major, int minor) {
+    std::string name;
+    raise(fm::cuda::path(major, minor, name));
+    return name;
+  });
   m.def("counters", [] {
     py::dict named;
     for (const auto& [name, count] : fm::counters()) named[py::str(name)] = count;

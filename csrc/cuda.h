@@ -2,7 +2,7 @@
 // What a GPU provides: entry points of csrc/cuda, or, in a build without CUDA, of csrc/no_cuda.
 #pragma once
 
-#include <string_view>
+#include <string>
 
 #include "names.h"
 
@@ -28,8 +28,9 @@ Status triplet(TripletProblem& problem, Names names, Device device);
 // The loss of the triplets that are mined, of all rows of `mined`, on one workspace: `loss`'s.
 Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Device device);
 
-// Which main loop ranks on a GPU of that compute capability: "wgmma", "mma", or "fma".
-std::string_view path(int major, int minor);
+// Which main loop ranks on a GPU of that compute capability: "wgmma", "mma", or "fma"; "" without
+// CUDA. Or why FLASHMETRIC_CUDA_PATH cannot be honoured there.
+Status path(int major, int minor, std::string& name);
 
 // Calls so far.
 struct Counters {

@@ -197,3 +197,9 @@ def test_an_index_that_no_row_has_names_nobody(wrong):
     index = torch.arange(700, device=DEVICE)
     given = {"embeddings": rows, "impl": "fused", "reduction": "none"}
     assert triplet_margin_loss(index, index, far, **given).isnan().all()
+
+
+def test_a_path_that_the_gpu_lacks_is_refused(monkeypatch):
+    monkeypatch.setenv("FLASHMETRIC_CUDA_PATH", "fastest")
+    with pytest.raises(ValueError, match=r"FLASHMETRIC_CUDA_PATH.* runs fma.*; got 'fastest'\."):
+        mine_triplets(*_batch(1), impl="fused")

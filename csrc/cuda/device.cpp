@@ -55,8 +55,22 @@ Path path_of(int major, int minor) {
 
 bool path_is_forced() { return !forced_path().empty(); }
 
-std::string_view path(int major, int minor) {
-  return kPaths[static_cast<int>(path_of(major, minor))];
+Status path_error(int major, int minor) {
+  const std::string_view asked = forced_path();
+  const auto best = static_cast<int>(best_path(major, minor));
+  if (asked.empty()) return {};
+  Status status = "[FLASHMETRIC_CUDA_PATH] a GPU of compute capability ";
+  status.append(std::to_string(major)).append(".").append(std::to_string(minor)).append(" runs ");
+  for (int path = 0; path <= best; ++path) {
+    if (asked == kPaths[path]) return {};
+    status.append(path > 0 ? ", " : "").append(kPaths[path]);
+  }
+  return status.append("; got '").append(asked).append("'.");
+}
+
+Status path(int major, int minor, std::string& name) {
+  name = kPaths[static_cast<int>(path_of(major, minor))];
+  return path_error(major, minor);
 }
 
 DeviceGuard::DeviceGuard(int device) : error_(cudaGetDevice(&before_)) {

@@ -26,6 +26,8 @@ enum class Path { fma, mma, wgmma };
 Path path_of(int major, int minor);
 // Asked for by FLASHMETRIC_CUDA_PATH: then tiles rank whatever they can, however small.
 bool path_is_forced();
+// Why FLASHMETRIC_CUDA_PATH cannot be honoured on such a GPU; empty if it can, or is not set.
+Status path_error(int major, int minor);
 
 // Makes a device current, and the one before it again.
 class DeviceGuard {

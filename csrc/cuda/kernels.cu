@@ -59,6 +59,7 @@ Status check_sizes(const char* op, const TripletProblem& problem) {
 Status mine(MineProblem& problem, Names names, Device device) {
   if (Status status = check_sizes("mine", problem); !status.empty()) return status;
   const DeviceFacts& facts = facts_of(device.index);
+  if (Status status = path_error(facts.major, facts.minor); !status.empty()) return status;
   MineState state = mine_state(problem, names, facts);
   Arena arena(problem.workspace);
   const size_t start = arena.bytes();
@@ -107,6 +108,7 @@ Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Devi
   if (Status status = check_sizes("mined_triplet", mined); !status.empty()) return status;
   if (Status status = check_sizes("mined_triplet", loss); !status.empty()) return status;
   const DeviceFacts& facts = facts_of(device.index);
+  if (Status status = path_error(facts.major, facts.minor); !status.empty()) return status;
   MineState mine = mine_state(mined, names, facts);
   TripletState state = triplet_state(loss, names);
   Arena arena(loss.workspace);
