@@ -14,7 +14,7 @@ import torch
 
 from sources import ROOT
 
-SIZES = ["--device", "cpu", "--quick", "--seconds", "2", "--sizes", "64", "96"]
+SIZES = ["--device", "cpu", "--quick", "--seconds", "600", "--sizes", "64", "96"]
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def script(monkeypatch):
 
     torch.set_num_threads(1)
     monkeypatch.setattr(clock.Host, "clock", a_millisecond)
+    monkeypatch.setattr(gpu, "EACH", (0.01, 0.01))
     return gpu
 
 

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "../mining.h"
+#include "fragments.h"
 #include "row_gate.cuh"
 
 namespace flashmetric::cuda {
@@ -53,7 +54,7 @@ struct TileGate {
     return (role == kPositive ? Miner::positive : Miner::negative) == Seek::farthest;
   }
   FM_DEVICE int column(int block) const {
-    return block * 8 + static_cast<int>(threadIdx.x) % 4 * 2;
+    return sum_column(static_cast<int>(threadIdx.x) % kWarp, block, 0);
   }
 
   // Lower bounds of the scores of two columns, e = 0 and 1, of a block.

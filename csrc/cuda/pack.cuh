@@ -10,6 +10,7 @@
 #pragma once
 
 #include "../certificate.h"
+#include "fragments.h"
 #include "state.cuh"
 
 namespace flashmetric::cuda {
@@ -96,7 +97,7 @@ __device__ void write_row(const MineState& state, const RowView<T>& rows, const 
   const T* x = rows.row(i);
   const auto unit = static_cast<float>(frame.unit);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t piece = lane / 4 ^ position % 8;
+  const int64_t piece = swizzled_piece(static_cast<int>(position % 8), lane / 4);
   LaneSums sums;
   // Two features a lane: a chunk at a time.
 #pragma unroll 2

@@ -47,7 +47,7 @@ FM_DEVICE void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0
 
 // The address of a 16-byte piece in a swizzled tile.
 __device__ inline uint32_t piece_address(uint32_t tile, int row, int piece) {
-  return tile + static_cast<uint32_t>(row * kRowBytes + ((piece ^ (row & 7)) << 4));
+  return tile + static_cast<uint32_t>(row * kRowBytes + swizzled_piece(row, piece) * 16);
 }
 
 struct MmaSums {
@@ -55,7 +55,7 @@ struct MmaSums {
 
   // Slots 0..3: rows l / 4, + 8, + 16, + 24.
   FM_DEVICE float operator()(int slot, int block, int e) const {
-    return sum[slot / 2][block][slot % 2 * 2 + e];
+    return sum[slot / 2][block][mma_register(slot % 2, e)];
   }
 
   FM_DEVICE void add_chunk(const MmaStage& stage, int warp_row, int warp_column) {
@@ -67,14 +67,16 @@ struct MmaSums {
       uint32_t a[2][4];
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
+        const Piece from = query_piece(lane);
         load_fragments(a[m],
-                       piece_address(query, warp_row + m * 16 + lane % 16, step * 2 + lane / 16));
+                       piece_address(query, warp_row + m * 16 + from.row, step * 2 + from.piece));
       }
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair) {
         uint32_t b[4];
-        const int row = warp_column + pair * 16 + lane / 16 * 8 + lane % 8;
-        load_fragments(b, piece_address(ref, row, step * 2 + lane / 8 % 2));
+        const Piece from = ref_piece(lane);
+        load_fragments(
+            b, piece_address(ref, warp_column + pair * 16 + from.row, step * 2 + from.piece));
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
           multiply_add(sum[m][2 * pair], a[m], b[0], b[1]);
@@ -139,7 +141,7 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared<stages>& shared,
   rows.stream = (static_cast<int>(blockIdx.y) * 2 + warp % 2) * 4 + lane % 4;
 #pragma unroll
   for (int s = 0; s < 4; ++s) {
-    rows.start(state, s, loader.query + warp_row + lane / 4 + s * 8);
+    rows.start(state, s, loader.query + warp_row + sum_row(lane, s));
   }
   rows.find_special();
   for (int step = 0; step < stages - 1; ++step) loader.start(step);

@@ -128,7 +128,7 @@ struct WgmmaLoop {
     rows.stream = static_cast<int>(blockIdx.y) * kWgmmaShape.streams + lane % kWgmmaShape.streams;
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-      const int row = group_row + thread % kWarpgroup / kWarp * 16 + lane / 4 + s * 8;
+      const int row = group_row + thread % kWarpgroup / kWarp * 16 + sum_row(lane, s);
       rows.start(state, s, query + row);
     }
     rows.find_special();
@@ -172,11 +172,10 @@ struct WgmmaLoop {
     }
   }
 
-  // Register 4 b + 2 s + e of a thread: row s, column e of block b.
   struct WgmmaSums {
     float sum[64];
     FM_DEVICE float operator()(int slot, int block, int e) const {
-      return sum[block * 4 + slot * 2 + e];
+      return sum[wgmma_register(slot, block, e)];
     }
     // The products run behind the compiler's back: nothing may read the sums before this.
     FM_DEVICE void settle() {
