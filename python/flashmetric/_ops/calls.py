@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashmetric import _outputs
 from flashmetric._labels import compared
 from flashmetric._outputs import HALF
 
@@ -117,6 +118,70 @@ def triplet_call(
     metric = (distance, normalize, *numbers)
     arguments = (*metric, *index, *formula, far_from_none, reduction, *results)
     return _C.triplet, arguments, alive
+
+
+# What the ops of every device have in common: outputs, and the calls that fill them. `as_rows`
+# gives rows in the form that its kernels read.
+
+
+def mine_of(
+    as_rows: Callable[[Tensor], Tensor],
+    query: Tensor,
+    ref: Tensor | None,
+    labels: Tensor,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    *rule: Any,
+) -> tuple[tuple[Tensor, Tensor], Call]:
+    found = _outputs.mine(query)
+    sets = (as_rows(query), None if ref is None else as_rows(ref))
+    tensors = (labels, ref_labels, self_index)
+    kernel, arguments, alive = mine_call(numbers_of(*sets), tensors, rule, pointers(*found))
+    return found, (kernel, arguments, (sets, alive))
+
+
+def triplet_of(
+    as_rows: Callable[[Tensor], Tensor],
+    anchor_rows: Tensor,
+    positive_rows: Tensor | None,
+    negative_rows: Tensor | None,
+    anchor: Tensor | None,
+    positive: Tensor | None,
+    negative: Tensor | None,
+    *options: Any,
+) -> tuple[list[Tensor], Call]:
+    given = (anchor_rows, positive_rows, negative_rows)
+    outputs = _outputs.triplet(*given, anchor, *options)
+    sets = [None if rows is None else as_rows(rows) for rows in given]
+    index = [None if each is None else each.contiguous() for each in (anchor, positive, negative)]
+    places = [(anchor_rows if anchor is None else anchor).shape[0], *pointers(*index)]
+    kernel, arguments, alive = triplet_call(numbers_of(*sets), places, options, outputs)
+    return outputs, (kernel, arguments, (sets, index, alive))
+
+
+def mined_triplet_of(
+    as_rows: Callable[[Tensor], Tensor],
+    query: Tensor,
+    ref: Tensor | None,
+    labels: Tensor,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    *options: Any,
+) -> tuple[list[Tensor], Call, Call]:
+    margin_values, weights, relation, ignore_label, mining, *formula = options
+    outputs = _outputs.mined_triplet(query, ref, *formula)
+    sets = (as_rows(query), None if ref is None else as_rows(ref))
+    n, numbers = query.shape[0], numbers_of(*sets)
+    if formula[-3] == "none":  # the backward wants to know them
+        chosen, found = None, pointers(*outputs[-2:])
+    else:
+        chosen = torch.empty(2 * n, dtype=torch.int64, device=query.device)
+        found = [chosen.data_ptr(), chosen.data_ptr() + 8 * n]
+    rule = (relation, ignore_label, mining, formula[1], formula[2])
+    rest = (margin_values, weights, None, *formula)
+    mine, mined, compared = mine_call(numbers, (labels, ref_labels, self_index), rule, found)
+    terms = triplet_call([*numbers, 0, 0, 0], [n, 0, *found], rest, outputs)
+    return outputs, (mine, mined, (sets, chosen, compared)), terms
 
 
 def run(*calls: Call) -> None:

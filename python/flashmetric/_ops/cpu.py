@@ -6,80 +6,39 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flashmetric import _outputs
 
 from .calls import (
-    mine_call,
+    mine_of,
+    mined_triplet_of,
     numbers_of,
     pointers,
     rows_of,
     run,
-    triplet_call,
+    triplet_of,
 )
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
     from flashmetric import _C
 
 
-def mine(
-    query: Tensor,
-    ref: Tensor | None,
-    labels: Tensor,
-    ref_labels: Tensor | None,
-    self_index: Tensor | None,
-    *rule: Any,
-) -> tuple[Tensor, Tensor]:
-    found = _outputs.mine(query)
-    x, y = rows_of(query), None if ref is None else rows_of(ref)
-    tensors = (labels, ref_labels, self_index)
-    run(mine_call(numbers_of(x, y), tensors, rule, pointers(*found)))
+def mine(*arguments: Any) -> tuple[Tensor, Tensor]:
+    found, call = mine_of(rows_of, *arguments)
+    run(call)
     return found
 
 
-def triplet(
-    anchor_rows: Tensor,
-    positive_rows: Tensor | None,
-    negative_rows: Tensor | None,
-    anchor: Tensor | None,
-    positive: Tensor | None,
-    negative: Tensor | None,
-    *options: Any,
-) -> list[Tensor]:
-    given = (anchor_rows, positive_rows, negative_rows)
-    outputs = _outputs.triplet(*given, anchor, *options)
-    sets = [None if rows is None else rows_of(rows) for rows in given]
-    index = [None if each is None else each.contiguous() for each in (anchor, positive, negative)]
-    n = (anchor_rows if anchor is None else anchor).shape[0]
-    run(triplet_call(numbers_of(*sets), [n, *pointers(*index)], options, outputs))
+def triplet(*arguments: Any) -> list[Tensor]:
+    outputs, call = triplet_of(rows_of, *arguments)
+    run(call)
     return outputs
 
 
-def mined_triplet(
-    query: Tensor,
-    ref: Tensor | None,
-    labels: Tensor,
-    ref_labels: Tensor | None,
-    self_index: Tensor | None,
-    *options: Any,
-) -> list[Tensor]:
-    margin_values, weights, relation, ignore_label, mining, *formula = options
-    outputs = _outputs.mined_triplet(query, ref, *formula)
-    x, y = rows_of(query), None if ref is None else rows_of(ref)
-    n, numbers = x.shape[0], numbers_of(x, y)
-    if formula[-3] == "none":  # the backward wants to know them
-        found = pointers(*outputs[-2:])
-    else:
-        chosen = torch.empty(2 * n, dtype=torch.int64)
-        found = [chosen.data_ptr(), chosen.data_ptr() + 8 * n]
-    rule = (relation, ignore_label, mining, formula[1], formula[2])
-    rest = (margin_values, weights, None, *formula)
-    run(
-        mine_call(numbers, (labels, ref_labels, self_index), rule, found),
-        triplet_call([*numbers, 0, 0, 0], [n, 0, *found], rest, outputs),
-    )
+def mined_triplet(*arguments: Any) -> list[Tensor]:
+    outputs, *calls = mined_triplet_of(rows_of, *arguments)
+    run(*calls)
     return outputs
 
 
