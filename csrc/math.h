@@ -16,6 +16,13 @@ FM_HD double square_root(double x) {
 #endif
 }
 
+// A whole p that is computed by products, or 0.
+FM_HD int whole_power(double p) {
+  constexpr int most = 64;
+  const int whole = p <= most ? static_cast<int>(p) : 0;
+  return static_cast<double>(whole) == p ? whole : 0;
+}
+
 // max(x, 0) that lets NaN through, as torch.relu does.
 FM_HD double relu(double x) { return x <= 0 ? 0.0 : x; }
 

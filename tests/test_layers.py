@@ -43,7 +43,7 @@ TORCH_ONLY = ("reference", "_compat", "_names")
 POLICIES = {
     *("policy.h", "math.h", "random.h"),
     *("distances.h", "losses.h", "mining.h", "list_rules.h"),
-    *("key_form.h", "certificate.h"),
+    *("key_form.h", "certificate.h", "exact_sum.h"),
 }
 API = "flashmetric.h"
 HOOKS = "test_hooks.h"
@@ -58,6 +58,7 @@ CPP_LAYERS = {
     "cuda.h": {API, "names.h"},
     "names.h": {API},
     "arena.h": {API, "policy.h"},
+    "exact_sum.h": {"policy.h"},
     "key_form.h": {"distances.h", "math.h", "policy.h"},
     "certificate.h": {"key_form.h", "distances.h", "math.h", "policy.h"},
     API: set(),

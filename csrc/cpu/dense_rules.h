@@ -5,8 +5,8 @@
 //   row(row, factors)  fills coefficient and positive_slope, and returns the totals
 #pragma once
 
+#include "../exact_sum.h"
 #include "dense_sorted.h"
-#include "exact_sum.h"
 #include "weighted_sums.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {

@@ -11,8 +11,8 @@
 // the thresholds' bands (Limits): between them float64 keys decide, each computed once.
 #pragma once
 
+#include "../exact_sum.h"
 #include "dense_row.h"
-#include "exact_sum.h"
 #include "kernels.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {

@@ -2,8 +2,8 @@
 // From what each anchor adds to the value, the scales, and the statistics of a dense loss.
 #pragma once
 
+#include "../exact_sum.h"
 #include "dense_gradient.h"
-#include "exact_sum.h"
 #include "kernels.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {

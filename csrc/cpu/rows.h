@@ -9,13 +9,6 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-// A whole p that is computed by products, or 0.
-FM_INLINE int whole_power(double p) {
-  constexpr int most = 64;
-  const int whole = p <= most ? static_cast<int>(p) : 0;
-  return static_cast<double>(whole) == p ? whole : 0;
-}
-
 // The facts of a key, and the distance they belong to.
 struct KeyForm : KeyFacts {
   FM_INLINE Curve curve() const {

@@ -9,7 +9,7 @@
 // Numerics: everything between the rows and the results is float64.
 #pragma once
 
-#include "exact_sum.h"
+#include "../exact_sum.h"
 #include "pair_gradient.h"
 #include "threads.h"
 #include "triplet_terms.h"

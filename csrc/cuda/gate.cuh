@@ -21,6 +21,17 @@
 
 namespace flashmetric::cuda {
 
+// The tiles of a block: its share of all, blockIdx.y counting the shares.
+struct TileRange {
+  int32_t begin, end;
+
+  FM_DEVICE explicit TileRange(int32_t all) {
+    const auto share = static_cast<int32_t>((all + gridDim.y - 1) / gridDim.y);
+    begin = static_cast<int32_t>(share * blockIdx.y);
+    end = begin + share < all ? begin + share : all;
+  }
+};
+
 // columns: the bounds of the columns of a tile, in shared memory: lower of both roles, and slack,
 // `stride` apart.
 template <class Miner, int slots, int blocks, int stride, class Memory, class Acc>

@@ -22,16 +22,14 @@ struct Touches {
 
   // Without what depends on the whole pair.
   __device__ TouchedPair<T> pair_of(const KeyForm& key, int64_t touch) const {
-    TouchedPair<T> found;
     const int pair = static_cast<int>(touch / 2 % kPairs);
     const int64_t t = touch / 2 / kPairs;
     const double coefficient = state.coefficient[pair][t];
     const int role = other_role(touch);
     const int64_t j = state.row_of(role, t);
     const RowView<T>& others = sets.of[role];
-    found = {others.row(j), others.numbers.mapping(key, j),
-             key.scaled ? others.numbers.clamped_norm(j) : 1.0, coefficient * scale};
-    return found;
+    return {others.row(j), others.numbers.mapping(key, j),
+            key.scaled ? others.numbers.clamped_norm(j) : 1.0, coefficient * scale};
   }
   __device__ int other_role(int64_t touch) const {
     return role_of(static_cast<int>(touch / 2 % kPairs), touch % 2 == 0 ? 1 : 0);
@@ -121,7 +119,7 @@ __global__ void __launch_bounds__(kGatherThreads)
     row.template add_all<steps>(pairs, count, slice, sum);
     along += row.along(slice, sum);
   }
-  along = sum_of_lanes(along);
+  along = warp_sum(along);
   auto* const out = static_cast<Out*>(state.grad[set]) + i * state.dim;
   for (int64_t slice = 0; slice < state.dim; slice += kSliceFeatures) {
     row.template add_all<steps>(pairs, count, slice, sum);

@@ -139,7 +139,7 @@ __device__ void write_hub(const TripletState& state, const GradientRow<T>& row, 
     buffer[k] = sum;
     along += sum * (widened(row.rows.row(row.i)[k]) / row.norm);
   }
-  along = sum_of_lanes(along);
+  along = warp_sum(along);
   if (threadIdx.x % kWarp == 0) shared.along[threadIdx.x / kWarp] = along;
   __syncthreads();
   double total = 0;

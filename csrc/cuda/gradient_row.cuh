@@ -172,13 +172,6 @@ struct GradientRow {
   }
 };
 
-__device__ inline double sum_of_lanes(double part) {
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    part += __shfl_xor_sync(kAllLanes, part, step);
-  }
-  return part;
-}
-
 // Gradients of halves are float32.
 template <class T>
 struct GradientType {

@@ -10,19 +10,30 @@ namespace cuda {
 
 namespace {
 
-cudaStream_t stream_of(const Device& device) { return static_cast<cudaStream_t>(device.stream); }
-
 void count(int64_t& counter) { __atomic_fetch_add(&counter, int64_t{1}, __ATOMIC_RELAXED); }
 
-// Where the arrays that start as zero lie.
-struct Zeros {
-  void* begin;
-  size_t bytes;
-  void clear(cudaStream_t stream, Launches& launches) const {
-    if (!launches.fine()) return;
-    launches.note(cudaMemsetAsync(begin, 0, bytes, stream), "cudaMemsetAsync");
+// Lays the workspace out: first what is zeroed, from the array that `zeros` returns on. With memory
+// it clears that and launches.
+template <class Zeros, class Rest, class Launch>
+Status run(const char* op, Workspace& workspace, const Device& device, const Zeros& zeros,
+           const Rest& rest, const Launch& launch) {
+  Arena arena(workspace);
+  const size_t start = arena.bytes();
+  void* const begin = zeros(arena);
+  const size_t bytes = arena.bytes() - start;
+  rest(arena);
+  if (arena.counting()) {
+    workspace.bytes = arena.bytes();
+    return {};
   }
-};
+  Launches launches(op);
+  const DeviceGuard guard(device.index);
+  launches.note(guard.error(), "cudaSetDevice");
+  const auto stream = static_cast<cudaStream_t>(device.stream);
+  if (launches.fine()) launches.note(cudaMemsetAsync(begin, 0, bytes, stream), "cudaMemsetAsync");
+  launch(stream, launches);
+  return launches.status();
+}
 
 }  // namespace
 
@@ -61,47 +72,35 @@ Status mine(MineProblem& problem, Names names, Device device) {
   const DeviceFacts& facts = facts_of(device.index);
   if (Status status = path_error(facts.major, facts.minor); !status.empty()) return status;
   MineState state = mine_state(problem, names, facts);
-  Arena arena(problem.workspace);
-  const size_t start = arena.bytes();
-  lay_out_zeros(arena, problem, state);
-  const Zeros zeros{state.tally, arena.bytes() - start};
-  lay_out_rest(arena, problem, state);
-  if (arena.counting()) {
-    problem.workspace.bytes = arena.bytes();
-    return {};
-  }
-  if (problem.query.n == 0) return {};
-  Launches launches("mine");
-  const DeviceGuard guard(device.index);
-  launches.note(guard.error(), "cudaSetDevice");
-  zeros.clear(stream_of(device), launches);
-  launch_mining(state, facts, stream_of(device), launches);
-  const Chosen chosen{{problem.positive, problem.negative}, {nullptr, nullptr}};
-  launch_choices(state, chosen, stream_of(device), launches);
-  count(call_counters.mine);
-  return launches.status();
+  const auto zeros = [&](Arena& arena) {
+    lay_out_zeros(arena, problem, state);
+    return state.tally;
+  };
+  const auto rest = [&](Arena& arena) { lay_out_rest(arena, problem, state); };
+  return run("mine", problem.workspace, device, zeros, rest,
+             [&](cudaStream_t stream, Launches& launches) {
+               if (problem.query.n == 0) return;
+               launch_mining(state, facts, stream, launches);
+               const Chosen chosen{{problem.positive, problem.negative}, {nullptr, nullptr}};
+               launch_choices(state, chosen, stream, launches);
+               count(call_counters.mine);
+             });
 }
 
 Status triplet(TripletProblem& problem, Names names, Device device) {
   if (Status status = check_sizes("triplet", problem); !status.empty()) return status;
   TripletState state = triplet_state(problem, names);
-  Arena arena(problem.workspace);
-  const size_t start = arena.bytes();
-  lay_out_zeros(arena, problem, state);
-  const Zeros zeros{state.tally, arena.bytes() - start};
-  lay_out_rest(arena, problem, state);
-  if (arena.counting()) {
-    problem.workspace.bytes = arena.bytes();
-    return {};
-  }
-  Launches launches("triplet");
-  const DeviceGuard guard(device.index);
-  launches.note(guard.error(), "cudaSetDevice");
-  zeros.clear(stream_of(device), launches);
-  launch_norms(state, stream_of(device), launches);
-  launch_triplets(state, false, stream_of(device), launches);
-  count(call_counters.triplet);
-  return launches.status();
+  const auto zeros = [&](Arena& arena) {
+    lay_out_zeros(arena, problem, state);
+    return state.tally;
+  };
+  const auto rest = [&](Arena& arena) { lay_out_rest(arena, problem, state); };
+  return run("triplet", problem.workspace, device, zeros, rest,
+             [&](cudaStream_t stream, Launches& launches) {
+               launch_norms(state, stream, launches);
+               launch_triplets(state, false, stream, launches);
+               count(call_counters.triplet);
+             });
 }
 
 Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Device device) {
@@ -111,37 +110,33 @@ Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Devi
   if (Status status = path_error(facts.major, facts.minor); !status.empty()) return status;
   MineState mine = mine_state(mined, names, facts);
   TripletState state = triplet_state(loss, names);
-  Arena arena(loss.workspace);
-  const size_t start = arena.bytes();
-  lay_out_zeros(arena, mined, mine);
-  const Zeros zeros{mine.tally, 0};
-  state.tally = mine.tally;
-  lay_out_zeros(arena, loss, state);
-  const size_t zero_bytes = arena.bytes() - start;
-  lay_out_rest(arena, mined, mine);
-  state.index[1] = mined.positive;
-  state.index[2] = mined.negative;
-  state.rows[0].numbers = mine.query.numbers;
-  state.rows[1].numbers = mine.ref.numbers;
-  lay_out_rest(arena, loss, state);
-  if (arena.counting()) {
-    loss.workspace.bytes = arena.bytes();
-    return {};
-  }
-  Launches launches("mined_triplet");
-  const DeviceGuard guard(device.index);
-  launches.note(guard.error(), "cudaSetDevice");
-  Zeros{zeros.begin, zero_bytes}.clear(stream_of(device), launches);
-  if (mined.query.n > 0) {
-    launch_mining(mine, facts, stream_of(device), launches);
-    const Chosen chosen{{mined.positive, mined.negative}, {state.keys[kAP], state.keys[kAN]}};
-    launch_choices(mine, chosen, stream_of(device), launches);
-  }
-  const bool known = keeps_keys(state.key, loss.dtype) && !loss.swap;
-  launch_triplets(state, known, stream_of(device), launches);
-  count(call_counters.mine);
-  count(call_counters.triplet);
-  return launches.status();
+  const auto zeros = [&](Arena& arena) {
+    lay_out_zeros(arena, mined, mine);
+    state.tally = mine.tally;
+    lay_out_zeros(arena, loss, state);
+    return mine.tally;
+  };
+  const auto rest = [&](Arena& arena) {
+    lay_out_rest(arena, mined, mine);
+    state.index[1] = mined.positive;
+    state.index[2] = mined.negative;
+    state.rows[0].numbers = mine.query.numbers;
+    state.rows[1].numbers = mine.ref.numbers;
+    lay_out_rest(arena, loss, state);
+  };
+  return run("mined_triplet", loss.workspace, device, zeros, rest,
+             [&](cudaStream_t stream, Launches& launches) {
+               if (mined.query.n > 0) {
+                 launch_mining(mine, facts, stream, launches);
+                 const Chosen chosen{{mined.positive, mined.negative},
+                                     {state.keys[kAP], state.keys[kAN]}};
+                 launch_choices(mine, chosen, stream, launches);
+               }
+               const bool known = keeps_keys(state.key, loss.dtype) && !loss.swap;
+               launch_triplets(state, known, stream, launches);
+               count(call_counters.mine);
+               count(call_counters.triplet);
+             });
 }
 
 }  // namespace cuda

@@ -15,9 +15,8 @@ constexpr unsigned kAllLanes = 0xFFFFFFFFU;
 // |gap|^p. A whole p multiplies, by the squares of squares that p in binary asks for. Never
 // inlined: 64 copies of pow in a loop took nvcc longer than all else.
 static __device__ __noinline__ double raised(double base, double p) {
-  constexpr int most = 64;
-  const int whole = p <= most ? static_cast<int>(p) : 0;
-  if (static_cast<double>(whole) != p || whole == 0) return ::pow(base, p);
+  const int whole = whole_power(p);
+  if (whole == 0) return ::pow(base, p);
   double result = base;
   bool started = whole % 2 != 0;
   for (int left = whole / 2; left != 0; left /= 2) {
@@ -45,6 +44,12 @@ __device__ inline double accumulated(double sum, double x, double r, double p) {
 // Of a number and NaN one is the number, the other NaN.
 __device__ inline double lower_of(double a, double b) { return a < b ? a : b; }
 __device__ inline double upper_of(double a, double b) { return a < b ? b : a; }
+
+// The sum over the warp, in each lane.
+__device__ inline double warp_sum(double part) {
+  for (int step = 16; step > 0; step /= 2) part += __shfl_xor_sync(kAllLanes, part, step);
+  return part;
+}
 
 // The sum of the partial sums of eight neighbouring lanes, in each of them.
 __device__ inline double sum8(double part) {

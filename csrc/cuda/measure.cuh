@@ -196,9 +196,7 @@ __device__ void choose_centre(const MineState& state, const RowView<T>& refs, in
     state.centre[slice + threadIdx.x] = rounded;
     square = static_cast<double>(rounded) * static_cast<double>(rounded);
   }
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    square += __shfl_xor_sync(kAllLanes, square, step);
-  }
+  square = warp_sum(square);
   // In any order: what bounds are made of need not have the same last bit in every run.
   if (lane == 0) atomicAdd(&state.tally->centre_square, square);
 }

@@ -31,17 +31,8 @@ int32_t padded(int64_t rows) {
   return static_cast<int32_t>((rows + kPadRows - 1) / kPadRows * kPadRows);
 }
 
-unsigned blocks_for(int64_t items, int per_block) {
-  const int64_t blocks = (items + per_block - 1) / per_block;
-  return static_cast<unsigned>(blocks > 0 ? blocks : 1);
-}
-
 AnyRows any_rows(const Rows& rows, DType dtype) {
   return {rows.data, rows.n, rows.stride, dtype, {}};
-}
-
-RowNumbers take_numbers(Arena& arena, int64_t rows) {
-  return {arena.take<double>(rows), arena.take<double>(rows), arena.take<double>(rows)};
 }
 
 void lay_out_set(Arena& arena, int64_t rows, int64_t dim, RankedSet& set) {
@@ -93,39 +84,18 @@ void launch_prepare(const MineState& state, cudaStream_t stream, Launches& launc
   launches.check("pack_rows");
 }
 
-template <Form form>
-void launch_keys_of(const MineState& state, int multiprocessors, cudaStream_t stream) {
+void launch_keys(const MineState& state, int multiprocessors, cudaStream_t stream,
+                 Launches& launches) {
+  if (!launches.fine()) return;
   // Behind tiles there is mostly nothing to do: not more blocks than there is room for.
   const int64_t most = state.by_tiles ? 1 + multiprocessors / state.key_splits : INT32_MAX;
   const int64_t groups = (state.query.n + kKeyTile - 1) / kKeyTile;
   const dim3 grid(static_cast<unsigned>(groups < most ? groups : most),
                   static_cast<unsigned>(state.key_splits));
-  reduce_keys<form><<<grid, kKeyThreads, 0, stream>>>(state);
-}
-
-void launch_keys(const MineState& state, int multiprocessors, cudaStream_t stream,
-                 Launches& launches) {
-  if (!launches.fine()) return;
-  switch (state.key.form) {
-    case Form::difference:
-      launch_keys_of<Form::difference>(state, multiprocessors, stream);
-      break;
-    case Form::product:
-      launch_keys_of<Form::product>(state, multiprocessors, stream);
-      break;
-    case Form::absolute:
-      launch_keys_of<Form::absolute>(state, multiprocessors, stream);
-      break;
-    case Form::power:
-      launch_keys_of<Form::power>(state, multiprocessors, stream);
-      break;
-    case Form::maximum:
-      launch_keys_of<Form::maximum>(state, multiprocessors, stream);
-      break;
-    case Form::overlap:
-      launch_keys_of<Form::overlap>(state, multiprocessors, stream);
-      break;
-  }
+  with_value<Form::difference, Form::product, Form::absolute, Form::power, Form::maximum,
+             Form::overlap>(state.key.form, [&](auto form) {
+    reduce_keys<form.value><<<grid, kKeyThreads, 0, stream>>>(state);
+  });
   launches.check("reduce_keys");
 }
 
@@ -231,17 +201,9 @@ void launch_choices(const MineState& state, const Chosen& chosen, cudaStream_t s
     const RowView<T> x = view_as<T>(state.query);
     const RowView<T> r = view_as<T>(state.ref);
     constexpr int threads = kChooseWarps * kWarp;
-    switch (keys_of(state.key)) {
-      case Keys::difference:
-        choose<T, Keys::difference><<<blocks, threads, 0, stream>>>(state, x, r, chosen);
-        break;
-      case Keys::product:
-        choose<T, Keys::product><<<blocks, threads, 0, stream>>>(state, x, r, chosen);
-        break;
-      case Keys::any:
-        choose<T, Keys::any><<<blocks, threads, 0, stream>>>(state, x, r, chosen);
-        break;
-    }
+    with_value<Keys::difference, Keys::product, Keys::any>(keys_of(state.key), [&](auto keys) {
+      choose<T, keys.value><<<blocks, threads, 0, stream>>>(state, x, r, chosen);
+    });
   });
   launches.check("choose");
 }

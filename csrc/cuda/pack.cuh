@@ -17,13 +17,6 @@ namespace flashmetric::cuda {
 
 constexpr int kPackThreads = 256;
 
-__device__ inline double warp_sum(double part) {
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    part += __shfl_xor_sync(kAllLanes, part, step);
-  }
-  return part;
-}
-
 // What no tile may see: zeros that can never be chosen.
 __device__ inline void write_padding(const RankedSet& set, int64_t position, int64_t chunks) {
   const int lane = threadIdx.x % kWarp;
@@ -87,8 +80,7 @@ struct RowMap {
 
 template <class T>
 __device__ void write_row(const MineState& state, const RowView<T>& rows, const RankedSet& set,
-                          int64_t i, int64_t position, int64_t chunks) {
-  const Frame frame = frame_of(state);
+                          const Frame& frame, int64_t i, int64_t position, int64_t chunks) {
   const KeyFacts& key = state.key;
   const double norm = rows.numbers.norm[i];
   const double factor = key.needs_norms() ? 1.0 / rows.numbers.clamped_norm(i) : 1.0;
@@ -163,9 +155,10 @@ __global__ void __launch_bounds__(kPackThreads)
   int32_t position = 0;
   if (lane == 0) position = state.classes.begin[side][slot] + atomicAdd(set.taken + slot, 1);
   position = __shfl_sync(kAllLanes, position, 0);
-  const bool regular = rows.numbers.norm[warp] <= frame_of(state).max_norm;
+  const Frame frame = frame_of(state);
+  const bool regular = rows.numbers.norm[warp] <= frame.max_norm;
   if (regular) {
-    write_row(state, rows, set, warp, position, chunks);
+    write_row(state, rows, set, frame, warp, position, chunks);
   } else {
     write_padding(set, position, chunks);
   }

@@ -2,12 +2,29 @@
 // The host side of the stages: how the workspace is laid out, and how kernels are launched.
 #pragma once
 
+#include <type_traits>
+
 #include "../arena.h"
 #include "decide.cuh"
 #include "device.h"
 #include "triplet_state.cuh"
 
 namespace flashmetric::cuda {
+
+inline unsigned blocks_for(int64_t items, int per_block) {
+  const int64_t blocks = (items + per_block - 1) / per_block;
+  return static_cast<unsigned>(blocks > 0 ? blocks : 1);
+}
+
+// Calls launch with the one of the values that is wanted, as a constant.
+template <auto... values, class Value, class Launch>
+void with_value(Value wanted, const Launch& launch) {
+  ((wanted == values ? launch(std::integral_constant<Value, values>{}) : void()), ...);
+}
+
+inline RowNumbers take_numbers(Arena& arena, int64_t rows) {
+  return {arena.take<double>(rows), arena.take<double>(rows), arena.take<double>(rows)};
+}
 
 // What must be zero before the first kernel: laid out first, so that one call clears it.
 void lay_out_zeros(Arena& arena, const MineProblem& problem, MineState& state);

@@ -169,16 +169,16 @@ __global__ void __launch_bounds__(kMmaThreads, 1)
     reduce_tiles_mma(const __grid_constant__ MineState state) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ char memory[];
-  const int32_t all = state.ranked[1].padded / kMmaColumns;
-  const auto share = static_cast<int32_t>((all + gridDim.y - 1) / gridDim.y);
-  const auto begin = static_cast<int32_t>(share * blockIdx.y);
-  const int32_t end = begin + share < all ? begin + share : all;
-  if (begin >= end) return;
+  const TileRange range(state.ranked[1].padded / kMmaColumns);
+  if (range.begin >= range.end) return;
   auto& shared =
       *reinterpret_cast<MmaShared<stages>*>(memory + (128 - shared_address(memory) % 128) % 128);
-  const MmaLoader<stages> loader{
-      state, shared,      static_cast<int32_t>(blockIdx.x) * kMmaRows,
-      begin, end - begin, static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
+  const MmaLoader<stages> loader{state,
+                                 shared,
+                                 static_cast<int32_t>(blockIdx.x) * kMmaRows,
+                                 range.begin,
+                                 range.end - range.begin,
+                                 static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
   rank_by_mma<Miner, stages>(state, shared, loader);
 #endif
 }

@@ -218,14 +218,11 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
     reduce_tiles_wgmma(const __grid_constant__ MineState state,
                        const __grid_constant__ WgmmaPlan plan) {
   extern __shared__ char memory[];
-  const int32_t all = state.ranked[1].padded / kWgmmaColumns;
-  const auto share = static_cast<int32_t>((all + gridDim.y - 1) / gridDim.y);
-  const auto begin = static_cast<int32_t>(share * blockIdx.y);
-  const int32_t end = begin + share < all ? begin + share : all;
-  if (begin >= end) return;
-  const WgmmaLoop loop{state, WgmmaShared(memory, plan),
-                       plan,  static_cast<int32_t>(blockIdx.x) * kWgmmaRows,
-                       begin, end - begin};
+  const TileRange range(state.ranked[1].padded / kWgmmaColumns);
+  if (range.begin >= range.end) return;
+  const WgmmaLoop loop{state,       WgmmaShared(memory, plan),
+                       plan,        static_cast<int32_t>(blockIdx.x) * kWgmmaRows,
+                       range.begin, range.end - range.begin};
   loop.init_barriers();
   if (threadIdx.x < kWarpgroup) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 32;\n" ::);

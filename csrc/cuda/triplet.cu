@@ -8,48 +8,14 @@
 namespace flashmetric::cuda {
 namespace {
 
-unsigned blocks_for(int64_t items, int per_block) {
-  const int64_t blocks = (items + per_block - 1) / per_block;
-  return static_cast<unsigned>(blocks > 0 ? blocks : 1);
-}
-
 template <class T>
 RowSets<T> sets_of(const TripletState& state) {
   return {{view_as<T>(state.rows[0]), view_as<T>(state.rows[1]), view_as<T>(state.rows[2])}};
 }
 
-template <class T>
-void launch_gather(const TripletState& state, const RowSets<T>& sets, int set,
-                   cudaStream_t stream) {
-  const unsigned blocks = blocks_for(state.rows[set].n, kGatherWarps);
-  switch (steps_of(state.key)) {
-    case Steps::difference:
-      gather_gradients<T, Steps::difference>
-          <<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
-      break;
-    case Steps::product:
-      gather_gradients<T, Steps::product><<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
-      break;
-    case Steps::any:
-      gather_gradients<T, Steps::any><<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
-      break;
-  }
-}
-
-template <class T>
-void launch_hubs(const TripletState& state, const RowSets<T>& sets, int set, cudaStream_t stream) {
-  switch (steps_of(state.key)) {
-    case Steps::difference:
-      gather_hubs<T, Steps::difference>
-          <<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
-      break;
-    case Steps::product:
-      gather_hubs<T, Steps::product><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
-      break;
-    case Steps::any:
-      gather_hubs<T, Steps::any><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
-      break;
-  }
+template <class Launch>
+void with_steps(const KeyFacts& key, const Launch& launch) {
+  with_value<Steps::difference, Steps::product, Steps::any>(steps_of(key), launch);
 }
 
 template <class T>
@@ -58,10 +24,15 @@ void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& 
   for (int set = 0; set < 3; ++set) {
     if (state.first_role[set] != set || state.grad[set] == nullptr) continue;
     if (state.rows[set].n == 0 || state.dim == 0) continue;
-    launch_gather(state, sets, set, stream);
+    const unsigned blocks = blocks_for(state.rows[set].n, kGatherWarps);
+    with_steps(state.key, [&](auto steps) {
+      gather_gradients<T, steps.value><<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
+    });
     launches.check("gather_gradients");
     if (state.touches[set].hubs == nullptr) continue;
-    launch_hubs(state, sets, set, stream);
+    with_steps(state.key, [&](auto steps) {
+      gather_hubs<T, steps.value><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
+    });
     launches.check("gather_hubs");
   }
 }
@@ -124,8 +95,7 @@ void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& sta
     if (state.first_role[set] != set) continue;
     const int64_t rows = problem.rows[set].n;
     if (state.rows[set].numbers.norm == nullptr) {
-      state.rows[set].numbers = {arena.take<double>(rows), arena.take<double>(rows),
-                                 arena.take<double>(rows)};
+      state.rows[set].numbers = take_numbers(arena, rows);
     }
     const int touches = indexed_touches(state, set);
     if (state.grad[set] == nullptr || touches == 0) continue;
