@@ -27,6 +27,7 @@ from sources import (
 PYTHON_LAYERS = (
     ("__init__", "__main__"),
     ("cli",),
+    ("compat",),
     ("functional", "offline"),
     ("losses", "mining", "distances", "samplers", "schedules", "diagnostics"),
     ("_mining", "_metrics"),

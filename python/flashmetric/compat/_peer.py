@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What every module here asks of its peer, and says about it."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor, nn
+
+from flashmetric._compat import is_compiling
+
+__all__ = ["like", "not_fused", "peer", "turned_into"]
+
+_said: set[tuple[str, str]] = set()
+
+
+def peer(module: str, package: str, tested: str) -> Any:
+    """The module of a peer that is installed; one of another version than tested warns once."""
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        if missing.name != module.partition(".")[0]:
+            raise
+        text = f"flashmetric.compat.{module} needs {package}: pip install 'flashmetric[{package}]'."
+        raise ModuleNotFoundError(text, name=missing.name) from None
+    installed = version(package)
+    if re.match(r"\d+\.\d+", installed)[0] != tested:  # type: ignore[index]
+        _once(module, f"flashmetric.compat is tested with {package} {tested}; got {installed}.")
+    return found
+
+
+def not_fused(name: str, reason: str) -> None:
+    """Says, once for each reason, that a call runs the peer's own code."""
+    _once(name, f"[{name}] runs the code of its peer: {reason}.")
+
+
+def _once(name: str, text: str) -> None:
+    if (name, text) in _said or is_compiling():
+        return
+    _said.add((name, text))
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def like(loss: Tensor, embeddings: Tensor, autocast: bool = False) -> Tensor:
+    """In the dtype of the embeddings, as peers return it; under autocast as it is."""
+    return loss if autocast else loss.to(embeddings.dtype)
+
+
+def turned_into(fused: type, module: nn.Module) -> Any:
+    """The module as one of a fused class: another object with the same parameters and options."""
+    twin = copy.copy(module)
+    twin.__class__ = fused
+    return twin
