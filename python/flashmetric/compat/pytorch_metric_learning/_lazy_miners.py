@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Miners whose tuples are found when they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning import miners as _peer
+from torch import Tensor
+
+from flashmetric import functional
+from flashmetric.compat._peer import not_fused
+
+from ._metric import Metric, batch_of, metric_of, record
+from ._mined import Mined, Recipe, mined
+
+__all__ = ["BatchEasyHardMiner", "BatchHardMiner", "FusedMiner", "TripletMarginMiner"]
+
+FM: Any = functional  # called with options from dictionaries, which overloads cannot follow
+
+
+class FusedMiner:
+    """Mines by our kernels, or says why by the peer's own code."""
+
+    distance: Any
+    collect_stats: bool
+
+    def why_not_fused(self) -> str:
+        """Empty if our kernels mine."""
+        metric = metric_of(self.distance)
+        return metric if isinstance(metric, str) else self._unknown_option()
+
+    def _unknown_option(self) -> str:
+        return ""
+
+    def _metric(self, embeddings: Tensor, ref_emb: Tensor) -> Metric | None:
+        metric, reason = metric_of(self.distance), self.why_not_fused()
+        if reason or isinstance(metric, str):
+            not_fused(type(self).__name__, reason)
+            return None
+        record(self.distance, embeddings, ref_emb)
+        return metric
+
+
+class _Counter:
+    """How many of something the last call mined, found when somebody asks."""
+
+    def __init__(self, length: int, position: int) -> None:
+        self.length, self.position = length, position
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self.name = f"_{name}"
+
+    def __get__(self, miner: Any, _: type) -> int:
+        output = miner.__dict__.get("_last")
+        if isinstance(output, Mined) and len(output) == self.length:
+            return len(output.recipe.found()[self.position])
+        count: int = miner.__dict__.get(self.name, 0)
+        return count
+
+    def __set__(self, miner: Any, count: int) -> None:
+        miner.__dict__[self.name] = count
+
+
+class _Lazy(FusedMiner):
+    """Its tuples are found when they are read."""
+
+    num_triplets = _Counter(3, 0)
+    num_pos_pairs = _Counter(4, 0)
+    num_neg_pairs = _Counter(4, 2)
+
+    def reset_stats(self) -> None:
+        self.__dict__["_last"] = None
+        super().reset_stats()  # type: ignore[misc]
+
+    def output_assertion(self, output: tuple[Tensor, ...]) -> None:
+        self.__dict__["_last"] = output
+        if not isinstance(output, Mined):
+            super().output_assertion(output)  # type: ignore[misc]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}
+
+
+class _EasyHard(_Lazy):
+    pos_strategy: str
+    neg_strategy: str
+    allowed_pos_range: Any
+    allowed_neg_range: Any
+    length = 4
+
+    def _unknown_option(self) -> str:
+        ranges = self.allowed_pos_range, self.allowed_neg_range
+        return "" if ranges == (None, None) else "there is no kernel for allowed ranges"
+
+    def rule(self) -> dict[str, Any]:
+        if self.pos_strategy == self.neg_strategy == "hard":
+            return {"mining": "hard"}
+        names = {"positive_mining": self.pos_strategy, "negative_mining": self.neg_strategy}
+        return {"mining": "easy_hard", **names}
+
+    def mine(self, *asked: Tensor) -> tuple[Tensor, ...]:
+        metric = self._metric(asked[0], asked[2])
+        listed = "all" in (self.pos_strategy, self.neg_strategy)
+        if metric is None or (listed and self.collect_stats):
+            return super().mine(*asked)  # type: ignore[misc]
+
+        # Pairs of whole classes are no triplets: the peer lists them.
+        def find(*rows: Tensor) -> tuple[Tensor, ...]:
+            if listed:
+                return super(_EasyHard, self).mine(*rows)  # type: ignore[misc]
+            anchor, positive, negative = FM.mine_triplets(
+                **batch_of(metric, *rows)._asdict(), **metric.options(), **self.rule()
+            )
+            found = (anchor, positive, anchor, negative)
+            return found if self.length == 4 else (anchor, positive, negative)
+
+        recipe = Recipe(type(self).__name__, asked, metric, self.rule(), find)
+        output = mined(recipe, self.length)
+        if self.collect_stats:
+            self._measure(asked, recipe.found())
+        return output
+
+    def _measure(self, asked: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> None:
+        """The statistics of the peer, of the chosen pairs alone."""
+        query, ref = (self.distance.maybe_normalize(each) for each in (asked[0], asked[2]))
+        power = self.distance.power
+        distances = (
+            self.distance.pairwise_distance(query[found[0]], ref[index]) ** power
+            for index in (found[1], found[-1])
+        )
+        self.set_stats(*distances)  # type: ignore[attr-defined]
+
+
+class BatchEasyHardMiner(_EasyHard, _peer.BatchEasyHardMiner):
+    """`pytorch_metric_learning.miners.BatchEasyHardMiner`; its tuple is lazy.
+
+    Not fused: allowed_pos_range, allowed_neg_range.
+    """
+
+
+class BatchHardMiner(_EasyHard, _peer.BatchHardMiner):
+    """`pytorch_metric_learning.miners.BatchHardMiner`; its tuple is lazy.
+
+    Example:
+        >>> import torch
+        >>> from flashmetric.compat.pytorch_metric_learning import losses, miners
+        >>> embeddings = torch.eye(4).requires_grad_()
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> pairs = miners.BatchHardMiner()(embeddings, labels)
+        >>> losses.TripletMarginLoss(margin=0.1)(embeddings, labels, pairs).item()  # one pass
+        0.10000000149011612
+        >>> anchor, positive, negative = pairs
+        >>> positive.tolist()  # found now
+        [1, 0, 3, 2]
+    """
+
+    length = 3
+
+
+class TripletMarginMiner(_Lazy, _peer.TripletMarginMiner):
+    """`pytorch_metric_learning.miners.TripletMarginMiner`; its tuple is lazy.
+
+    Not fused: collect_stats, whose numbers are over all triplets; a negative margin with "all" or
+    "hard".
+    """
+
+    margin: float
+    type_of_triplets: str
+
+    def _unknown_option(self) -> str:
+        if self.margin < 0 and self.type_of_triplets in ("all", "hard"):
+            return "there is no kernel for a negative margin"
+        return "collect_stats asks for every triplet" if self.collect_stats else ""
+
+    def sets(self) -> list[dict[str, Any]]:
+        """The rules whose triplets it returns."""
+        names = ("hard", "semihard") if self.type_of_triplets == "all" else (self.type_of_triplets,)
+        rules = ({"mining": f"{name}_all", "mining_margin": self.margin} for name in names)
+        return [{"mining": "hard_all"} if rule["mining"] == "hard_all" else rule for rule in rules]
+
+    def mine(self, *asked: Tensor) -> tuple[Tensor, ...]:
+        metric = self._metric(asked[0], asked[2])
+        if metric is None:
+            return super().mine(*asked)
+
+        def find(*rows: Tensor) -> tuple[Tensor, ...]:
+            batch = batch_of(metric, *rows)._asdict()
+            lists = [FM.mine_triplets(**batch, **metric.options(), **rule) for rule in self.sets()]
+            return lists[0] if len(lists) == 1 else _merged(lists)
+
+        rules = self.sets()
+        # Both sets together are the triplets below a margin: a loss may know what to do with them.
+        rule = rules[0] if len(rules) == 1 else {"below": self.margin}
+        return mined(Recipe(type(self).__name__, asked, metric, rule, find), 3)
+
+
+def _merged(lists: list[Any]) -> tuple[Tensor, ...]:
+    """Triplets in the order of their anchors, positives and negatives."""
+    sides = [torch.cat(side) for side in zip(*lists, strict=True)]
+    order = torch.arange(sides[0].shape[0], device=sides[0].device)
+    for side in reversed(sides):
+        order = order[side[order].argsort(stable=True)]
+    return tuple(side[order] for side in sides)

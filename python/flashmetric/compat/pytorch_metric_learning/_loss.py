@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What fused losses of pytorch-metric-learning share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_metric_learning.utils import common_functions as _c_f
+from torch import Tensor
+
+from flashmetric.compat._peer import like, not_fused
+
+from ._metric import Batch, Metric, batch_of, metric_of, record
+
+__all__ = ["Call", "FusedLoss", "reduced"]
+
+
+class Call(NamedTuple):
+    """One call of a loss, with its distance."""
+
+    metric: Metric
+    embeddings: Tensor
+    labels: Any  # (B,), or None if indices are given
+    indices: Any
+    ref: Tensor  # the embeddings themselves if none are given
+    ref_labels: Any
+
+    def batch(self) -> Batch:
+        return batch_of(self.metric, self.embeddings, self.labels, self.ref, self.ref_labels)
+
+    def given(self) -> dict[str, Any]:
+        """Keywords of our functions of given indices."""
+        rows = {"embeddings": self.metric.rows(self.embeddings), **self.metric.options()}
+        if self.ref is not self.embeddings:
+            rows["ref_embeddings"] = self.metric.rows(self.ref)
+        return rows
+
+
+class FusedLoss:
+    """A loss by our kernels, or, saying why, by the peer's own code."""
+
+    distance: Any
+    reducer: Any
+    zero_loss: Any
+    zero_losses: Any
+
+    def why_not_fused(self) -> str:
+        """Empty if our kernels compute the loss."""
+        metric = metric_of(self.distance)
+        return metric if isinstance(metric, str) else ""
+
+    def compute_loss(
+        self, embeddings: Tensor, labels: Any, indices_tuple: Any, ref_emb: Tensor, ref_labels: Any
+    ) -> dict[str, Any]:
+        """The sub-losses, for the reducer of the loss."""
+        metric, reason = metric_of(self.distance), self.why_not_fused()
+        given = (embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        if isinstance(metric, str) or reason:
+            not_fused(type(self).__name__, reason)
+            theirs: dict[str, Any] = super().compute_loss(*given)  # type: ignore[misc]
+            return theirs
+        _c_f.labels_or_indices_tuple_required(labels, indices_tuple)
+        record(self.distance, embeddings, ref_emb)
+        return self.fused_losses(Call(metric, *given))
+
+    def fused_losses(self, call: Call) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def reduced(loss: Tensor, embeddings: Tensor) -> dict[str, Any]:
+    """A sub-loss that its reducer takes as it is."""
+    value = like(loss, embeddings, torch.is_autocast_enabled(embeddings.device.type))
+    return {"losses": value, "indices": None, "reduction_type": "already_reduced"}

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A distance, a batch and a reducer of pytorch-metric-learning in the terms of our functions."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_metric_learning import distances as _distances
+from pytorch_metric_learning import reducers as _reducers
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from flashmetric._names import Distance
+from flashmetric.distances import Minkowski
+
+__all__ = [
+    "Batch",
+    "Metric",
+    "batch_of",
+    "distance_of",
+    "metric_of",
+    "n_triplets",
+    "record",
+    "reduction_of",
+]
+
+
+class Metric(NamedTuple):
+    """Our name of a distance of the peer, and how its numbers are read."""
+
+    distance: Distance
+    normalize: bool = False
+    first: float | None = None  # rows are divided by this norm before, if it is not the second
+    similarity: bool = False  # the peer's value is 1 - cosine, or - dot, of ours
+
+    def rows(self, embeddings: Tensor) -> Tensor:
+        return embeddings if self.first is None else normalize(embeddings, p=self.first)
+
+    def options(self) -> dict[str, Any]:
+        """Keywords of our functions."""
+        return {"distance": self.distance, "normalize": self.normalize}
+
+    def boundary(self, number: Any) -> Any:
+        """A distance or similarity of the peer as a distance of ours."""
+        if not self.similarity:
+            return number
+        return -number if self.distance == "dot" else 1 - number
+
+
+def metric_of(distance: Any) -> Metric | str:
+    """The metric, or why there is none."""
+    kind = _KIND.get(type(distance))
+    if kind is None:
+        return f"distance {type(distance).__name__} has no kernel"
+    power, p, divided = distance.power, float(distance.p), distance.normalize_embeddings
+    if power != 1 and not (kind is _distances.LpDistance and p == power == 2):
+        return f"there is no kernel for the power {power} of {type(distance).__name__}"
+    rows = (divided and p == 2, p if divided and p != 2 else None)
+    if kind is _distances.SNRDistance:
+        return Metric("snr", *rows)
+    if kind is not _distances.LpDistance:
+        return Metric("cosine" if rows[0] else "dot", *rows, similarity=True)
+    if p < 1:
+        return f"LpDistance(p={distance.p}) is no distance: p must be at least 1"
+    if p == 2:
+        return Metric("euclidean" if power == 1 else "sqeuclidean", *rows)
+    return Metric(Minkowski(p), *rows)
+
+
+def distance_of(distance: Any) -> Metric | str:
+    """The same for margins that are measured from a distance of 0."""
+    metric = metric_of(distance)
+    if isinstance(metric, Metric) and metric.distance == "dot":
+        return "margins of inner products have no kernel"
+    return metric
+
+
+# Exact types: a subclass may mean anything.
+_KIND: dict[type, type] = {
+    each: each
+    for each in (
+        _distances.LpDistance,
+        _distances.SNRDistance,
+        _distances.CosineSimilarity,
+        _distances.DotProductSimilarity,
+    )
+}
+
+
+def stands_for(ours: type) -> type:
+    """Registers our subclass of a distance; a decorator."""
+    _KIND[ours] = _KIND[ours.__mro__[1]]
+    return ours
+
+
+def record(distance: Any, query: Tensor, ref: Tensor) -> None:
+    """The statistics that a call of the distance leaves behind, and its checks."""
+    distance.reset_stats()
+    distance.check_shapes(query, ref)
+    if distance.collect_stats:
+        final = distance.maybe_normalize(query), distance.maybe_normalize(ref)
+        distance.set_default_stats(query, ref, *final)
+
+
+class Batch(NamedTuple):
+    """The arguments of our functions."""
+
+    embeddings: Tensor
+    labels: Tensor
+    ref_embeddings: Tensor | None = None
+    ref_labels: Tensor | None = None
+    self_index: Tensor | None = None
+
+
+def batch_of(
+    metric: Metric, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor
+) -> Batch:
+    """A row is not compared with itself if the labels of both sides are one object, as in the peer:
+    references that merely hold the same rows are others."""
+    own = ref_labels is labels
+    rows = metric.rows(embeddings)
+    if own and ref_emb is embeddings:
+        return Batch(rows, labels)
+    refs = rows if ref_emb is embeddings else metric.rows(ref_emb)
+    index = torch.arange(labels.shape[0], device=labels.device) if own else None
+    kind = torch.promote_types(labels.dtype, ref_labels.dtype)
+    return Batch(rows, labels.to(kind), refs, ref_labels.to(kind), index)
+
+
+def n_triplets(batch: Batch) -> Tensor:
+    """How many triplets the labels allow."""
+    refs = batch.labels if batch.ref_labels is None else batch.ref_labels
+    own = batch.ref_labels is None or batch.self_index is not None
+    _, ids = torch.cat([batch.labels, refs]).unique(return_inverse=True)
+    n = batch.labels.shape[0]
+    of_class = ids[n:].bincount(minlength=2 * n + 1)[ids[:n]]
+    return ((of_class - int(own)) * (refs.shape[0] - of_class)).sum()
+
+
+def reduction_of(reducer: Any, name: str) -> str | None:
+    """The reduction that a reducer makes of the losses of that name; None: it asks for each."""
+    if type(reducer) is _reducers.MultipleReducers:
+        if name not in reducer.reducers:
+            return reduction_of(reducer.default_reducer, name)
+        return reduction_of(reducer.reducers[name], name)
+    if reducer.collect_stats:
+        return None
+    if type(reducer) in (_reducers.AvgNonZeroReducer, _reducers.ThresholdReducer):
+        return "mean_active" if reducer.low == 0 and reducer.high is None else None
+    return _REDUCTIONS.get(type(reducer))
+
+
+_REDUCTIONS = {
+    _reducers.MeanReducer: "mean",
+    _reducers.SumReducer: "sum",
+    _reducers.DivisorReducer: "divisor",
+}

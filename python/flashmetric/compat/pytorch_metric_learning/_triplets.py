@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Losses of triplets: all of a batch, those of a miner, or listed ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning import losses as _peer
+from torch import Tensor
+
+from flashmetric import functional
+
+from ._indices import triplets_of
+from ._loss import Call, FusedLoss, reduced
+from ._metric import Batch, distance_of, n_triplets, reduction_of
+from ._mined import Mined
+
+__all__ = ["MarginLoss", "TripletMarginLoss"]
+
+FM: Any = functional  # called with options from dictionaries, which overloads cannot follow
+Rule = dict[str, Any]
+
+
+class _OfTriplets(FusedLoss):
+    triplets_per_anchor: int | str
+    name: str
+
+    def fused_losses(self, call: Call) -> dict[str, Any]:
+        reduction = reduction_of(self.reducer, self.name)
+        ruled = self._rule(call)
+        if ruled is not None and reduction is not None:
+            loss = self.of_rule(call, *ruled, reduction)
+            if loss is not None:
+                return self.sub_losses(reduced(loss, call.embeddings))
+        if ruled is not None and call.indices is None:
+            call = call._replace(indices=FM.mine_triplets(**ruled[0]._asdict(), **ruled[1]))
+        triplets = triplets_of(call, self.triplets_per_anchor)
+        if triplets[0].shape[0] == 0:
+            none: dict[str, Any] = self.zero_losses()
+            return none
+        return self.sub_losses(self.of_triplets(call, triplets))
+
+    def _rule(self, call: Call) -> tuple[Batch, Rule] | None:
+        """What is compared, and the rule by which it is mined, if one says it."""
+        if call.indices is None:
+            return (call.batch(), {"mining": "all"}) if self.triplets_per_anchor == "all" else None
+        if not isinstance(call.indices, Mined):
+            return None
+        recipe = call.indices.recipe
+        if recipe.metric != call.metric or not recipe.is_of(call.embeddings, call.ref):
+            return None
+        mined = call._replace(labels=recipe.labels, ref_labels=recipe.ref_labels)
+        return mined.batch(), recipe.rule
+
+    def of_rule(self, call: Call, batch: Batch, rule: Rule, reduction: str) -> Tensor | None:
+        """The loss, or None if only the list of triplets tells."""
+        raise NotImplementedError
+
+    def of_triplets(self, call: Call, triplets: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def sub_losses(self, loss: dict[str, Any]) -> dict[str, Any]:
+        return {self.name: loss}
+
+
+class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
+    """`pytorch_metric_learning.losses.TripletMarginLoss`, in O((B + R) D) memory.
+
+    Values and gradients are the peer's, but for swap=True with references, where the peer looks up
+    d(positive, negative) in the wrong matrix; here it is that of the references. With swap, an int
+    for triplets_per_anchor, a tuple of other miners, or a reducer that asks for each loss, memory
+    is O(T) for T triplets. Not fused: distances that are no classes of the peer.
+
+    Example:
+        >>> import torch
+        >>> from flashmetric.compat.pytorch_metric_learning import losses
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
+        >>> round(losses.TripletMarginLoss()(embeddings, torch.tensor([0, 0, 1, 1])).item(), 4)
+        0.3766
+    """
+
+    name = "loss"
+    margin: float
+    swap: bool
+    smooth_loss: bool
+
+    def of_rule(self, call: Call, batch: Batch, rule: Rule, reduction: str) -> Tensor | None:
+        if "below" in rule:
+            # What the margin of the miner excludes has no loss if that of the loss is smaller.
+            if self.smooth_loss or self.margin > rule["below"] or reduction == "mean":
+                return None
+            rule = {"mining": "all"}
+        if self.swap or reduction == "divisor":
+            return None
+        one_each = rule["mining"] in ("hard", "easy_hard")
+        if reduction == "mean" and not one_each and rule["mining"] != "all":
+            return None
+        ask = "sum" if reduction == "mean" and not one_each else reduction
+        loss: Tensor = FM.triplet_loss(
+            **batch._asdict(),
+            **rule,
+            margin=self.margin,
+            soft_margin=self.smooth_loss,
+            reduction=ask,
+            **call.metric.options(),
+        )
+        return loss if ask == reduction else loss / n_triplets(batch).clamp(min=1)
+
+    def of_triplets(self, call: Call, triplets: Any) -> dict[str, Any]:
+        losses = FM.triplet_margin_loss(
+            *triplets,
+            **call.given(),
+            margin=self.margin,
+            swap=self.swap,
+            soft_margin=self.smooth_loss,
+            reduction="none",
+        )
+        found = {"losses": losses.to(call.embeddings.dtype), "indices": triplets}
+        return {**found, "reduction_type": "triplet"}
+
+
+class MarginLoss(_OfTriplets, _peer.MarginLoss):
+    """`pytorch_metric_learning.losses.MarginLoss`, in O((B + R) D + T) memory for T triplets.
+
+    Not fused: inner products without normalisation; nu with a beta of each class.
+    """
+
+    name = "margin_loss"
+    margin: float
+    nu: float
+    beta: Tensor
+    learn_beta: bool
+
+    def why_not_fused(self) -> str:
+        if self._regularized() and len(self.beta) > 1:
+            return "there is no kernel for nu with a beta of each class"
+        metric = distance_of(self.distance)
+        return metric if isinstance(metric, str) else ""
+
+    def _regularized(self) -> bool:
+        return self.nu != 0 and self.learn_beta
+
+    def _beta(self, call: Call, anchor: Tensor | None) -> Tensor:
+        beta = self.beta.to(call.embeddings.device)
+        if len(beta) == 1:
+            beta = beta[0]
+        else:
+            beta = beta[call.labels if anchor is None else call.labels[anchor]]
+        return call.metric.boundary(beta)
+
+    def of_rule(self, call: Call, batch: Batch, rule: Rule, reduction: str) -> Tensor | None:
+        # Other reducers count triplets, where ours counts summands; and nu asks if there are any.
+        if "below" in rule or reduction not in ("divisor", "sum") or self._regularized():
+            return None
+        loss: Tensor = FM.margin_loss(
+            **batch._asdict(),
+            **rule,
+            margin=self.margin,
+            beta=self._beta(call, None),
+            reduction="mean_active" if reduction == "divisor" else "sum",
+            **call.metric.options(),
+        )
+        return loss
+
+    def of_triplets(self, call: Call, triplets: Any) -> dict[str, Any]:
+        anchor, positive, negative = triplets
+        options = {**call.given(), "power": 1, "reduction": "none"}
+        # The hinge of a positive pair at 0 leaves its distance as it is.
+        dist_ap, dist_an = (
+            FM.contrastive_pairs_loss(anchor, other, torch.ones_like(anchor), **options)
+            for other in (positive, negative)
+        )
+        beta = self._beta(call, anchor)
+        pulled = (dist_ap - beta + self.margin).relu()
+        pushed = (beta - dist_an + self.margin).relu()
+        return {
+            "losses": (pulled + pushed).to(call.embeddings.dtype),
+            "indices": triplets,
+            "reduction_type": "triplet",
+            "divisor": (pulled > 0).sum() + (pushed > 0).sum(),
+        }
+
+    def sub_losses(self, loss: dict[str, Any]) -> dict[str, Any]:
+        # Of one number: it looks at no triplet.
+        beta = self.compute_reg_loss(self.beta, None, None) if self._regularized() else None
+        return {self.name: loss, "beta_reg_loss": beta or self.zero_loss()}

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`pytorch_metric_learning.losses`: the same classes, without the distance matrix.
+
+    TripletMarginLoss                                   of all triplets, or those of a miner
+    MarginLoss                                          likewise
+    ContrastiveLoss, SignalToNoiseRatioContrastiveLoss  of all pairs, or those of a miner
+
+Every other name is the peer's own. The mean, the mean over what is above 0 and the sum come from
+one pass over tiles. Reducers that ask for each loss get the losses of the triplets or pairs, which
+are then listed, in the order of the peer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_metric_learning import losses as _peer
+
+from ._pairs import ContrastiveLoss, SignalToNoiseRatioContrastiveLoss
+from ._triplets import MarginLoss, TripletMarginLoss
+
+__all__ = [
+    "ContrastiveLoss",
+    "MarginLoss",
+    "SignalToNoiseRatioContrastiveLoss",
+    "TripletMarginLoss",
+]
+
+# Where they are found: the name that is pickled, and that a reader sees.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_peer, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_peer)})

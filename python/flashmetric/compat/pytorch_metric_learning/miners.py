@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`pytorch_metric_learning.miners`: the same classes, without the distance matrix.
+
+    BatchHardMiner, BatchEasyHardMiner   lazy: a fused loss never sees an index (_mined.py)
+    TripletMarginMiner                   likewise
+    PairMarginMiner                      pairs, from chunks of rows
+    DistanceWeightedMiner                negatives drawn by our kernel, of the same distribution
+
+Every other name is the peer's own. Among equal distances the lowest index is chosen; the peer
+leaves that to torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_metric_learning import miners as _peer
+
+from ._lazy_miners import BatchEasyHardMiner, BatchHardMiner, TripletMarginMiner
+from ._listed_miners import DistanceWeightedMiner, PairMarginMiner
+
+__all__ = [
+    "BatchEasyHardMiner",
+    "BatchHardMiner",
+    "DistanceWeightedMiner",
+    "PairMarginMiner",
+    "TripletMarginMiner",
+]
+
+# Where they are found: the name that is pickled, and that a reader sees.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_peer, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_peer)})
