@@ -14,13 +14,13 @@ pytest.importorskip(
     "pytorch_metric_learning", reason="compares with pytorch-metric-learning 2.9, of `test`"
 )
 
-from pytorch_metric_learning import distances, losses, miners, reducers  # noqa: E402
+from pytorch_metric_learning import distances, losses, miners, reducers
 
-from flashmetric.compat.pytorch_metric_learning import (  # noqa: E402
+from flashmetric.compat.pytorch_metric_learning import (
     distances as our_distances,
 )
-from flashmetric.compat.pytorch_metric_learning import losses as our_losses  # noqa: E402
-from flashmetric.compat.pytorch_metric_learning import miners as our_miners  # noqa: E402
+from flashmetric.compat.pytorch_metric_learning import losses as our_losses
+from flashmetric.compat.pytorch_metric_learning import miners as our_miners
 
 DISTANCES = {
     "L2": lambda: distances.LpDistance(),
@@ -116,9 +116,7 @@ with_references = st.booleans()
     smooth=st.booleans(),
     miner=st.sampled_from(["none", "hard", "easy semihard", "all hard", "margin", "margin hard"]),
 )
-def test_triplet_margin_loss(
-    batch, references, distance, reducer, margin, swap, smooth, miner
-):
+def test_triplet_margin_loss(batch, references, distance, reducer, margin, swap, smooth, miner):
     rows, labels = _batch(*batch)
     refs = _batch((3, 3, 2), batch[1] + 100) if references else None
     ours, theirs = _twins(

@@ -13,6 +13,7 @@
     diagnostics diagnose: the statistics of a loss in words
     functional  the functions alone
     reference   the same operations in plain torch: the definition of every result
+    compat      classes of other libraries by our kernels; patch, unpatch, fuse
 
 `python -m flashmetric info` says what is installed and which kernels run; selftest, demo and bench
 are its other commands. Below the public names: _validate (every check and message), _autograd (what
@@ -24,6 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch as _torch  # noqa: F401  loads the OpenMP runtime that the kernels of _C share
 
 from . import functional, reference
+from .compat import fuse, patch, unpatch
 from .diagnostics import diagnose
 from .distances import Mahalanobis, Minkowski, pairwise_distances
 from .losses import (
@@ -86,6 +88,7 @@ __all__ = [
     "contrastive_pairs_loss",
     "diagnose",
     "functional",
+    "fuse",
     "load_mined",
     "margin_loss",
     "mine_offline",
@@ -93,10 +96,12 @@ __all__ = [
     "mine_triplets",
     "online_contrastive_loss",
     "pairwise_distances",
+    "patch",
     "quadruplet_loss",
     "quadruplet_margin_loss",
     "reference",
     "split_identities",
     "triplet_loss",
     "triplet_margin_loss",
+    "unpatch",
 ]

@@ -119,17 +119,27 @@ class _EasyHard(_Lazy):
         recipe = Recipe(type(self).__name__, asked, metric, self.rule(), find)
         output = mined(recipe, self.length)
         if self.collect_stats:
-            self._measure(asked, recipe.found())
+            self._measure(metric, asked, recipe.found())
         return output
 
-    def _measure(self, asked: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> None:
+    def _measure(
+        self, metric: Metric, asked: tuple[Tensor, ...], found: tuple[Tensor, ...]
+    ) -> None:
         """The statistics of the peer, of the chosen pairs alone."""
-        query, ref = (self.distance.maybe_normalize(each) for each in (asked[0], asked[2]))
-        power = self.distance.power
-        distances = (
-            self.distance.pairwise_distance(query[found[0]], ref[index]) ** power
-            for index in (found[1], found[-1])
-        )
+        if metric.distance == "dot":
+            distances = (
+                self.distance.pairwise_distance(asked[0][found[0]], asked[2][index])
+                for index in (found[1], found[-1])
+            )
+        else:
+            options = {**metric.options(), "power": 1, "reduction": "none"}
+            options["embeddings"] = metric.rows(asked[0])
+            options["ref_embeddings"] = metric.rows(asked[2])
+            similar = torch.ones_like(found[0])
+            distances = (
+                metric.boundary(FM.contrastive_pairs_loss(found[0], index, similar, **options))
+                for index in (found[1], found[-1])
+            )
         self.set_stats(*distances)  # type: ignore[attr-defined]
 
 
@@ -141,20 +151,7 @@ class BatchEasyHardMiner(_EasyHard, _peer.BatchEasyHardMiner):
 
 
 class BatchHardMiner(_EasyHard, _peer.BatchHardMiner):
-    """`pytorch_metric_learning.miners.BatchHardMiner`; its tuple is lazy.
-
-    Example:
-        >>> import torch
-        >>> from flashmetric.compat.pytorch_metric_learning import losses, miners
-        >>> embeddings = torch.eye(4).requires_grad_()
-        >>> labels = torch.tensor([0, 0, 1, 1])
-        >>> pairs = miners.BatchHardMiner()(embeddings, labels)
-        >>> losses.TripletMarginLoss(margin=0.1)(embeddings, labels, pairs).item()  # one pass
-        0.10000000149011612
-        >>> anchor, positive, negative = pairs
-        >>> positive.tolist()  # found now
-        [1, 0, 3, 2]
-    """
+    """`pytorch_metric_learning.miners.BatchHardMiner`; its tuple is lazy."""
 
     length = 3
 

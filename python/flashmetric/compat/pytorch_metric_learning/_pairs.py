@@ -65,13 +65,6 @@ class ContrastiveLoss(_OfPairs, _peer.ContrastiveLoss):
     With a miner, or a reducer that asks for each loss, memory is O(T) for T pairs. The peer ignores
     the pairs if there is one of each kind at most; here they count. Not fused: inner products
     without normalisation; distances that are no classes of the peer.
-
-    Example:
-        >>> import torch
-        >>> from flashmetric.compat.pytorch_metric_learning import losses
-        >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-        >>> round(losses.ContrastiveLoss()(embeddings, torch.tensor([0, 0, 1])).item(), 4)
-        1.7507
     """
 
 

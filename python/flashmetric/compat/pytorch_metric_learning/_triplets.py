@@ -71,13 +71,6 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
     d(positive, negative) in the wrong matrix; here it is that of the references. With swap, an int
     for triplets_per_anchor, a tuple of other miners, or a reducer that asks for each loss, memory
     is O(T) for T triplets. Not fused: distances that are no classes of the peer.
-
-    Example:
-        >>> import torch
-        >>> from flashmetric.compat.pytorch_metric_learning import losses
-        >>> embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
-        >>> round(losses.TripletMarginLoss()(embeddings, torch.tensor([0, 0, 1, 1])).item(), 4)
-        0.3766
     """
 
     name = "loss"

@@ -8,6 +8,16 @@
 Every other name is the peer's own. The mean, the mean over what is above 0 and the sum come from
 one pass over tiles. Reducers that ask for each loss get the losses of the triplets or pairs, which
 are then listed, in the order of the peer.
+
+Example:
+    >>> import torch
+    >>> from flashmetric.compat.pytorch_metric_learning import losses
+    >>> embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> round(losses.TripletMarginLoss()(embeddings, labels).item(), 4)
+    0.4285
+    >>> round(losses.ContrastiveLoss()(embeddings, labels).item(), 4)
+    1.3785
 """
 
 from __future__ import annotations

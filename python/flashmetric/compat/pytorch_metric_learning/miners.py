@@ -8,6 +8,17 @@
 
 Every other name is the peer's own. Among equal distances the lowest index is chosen; the peer
 leaves that to torch.
+
+Example:
+    >>> import torch
+    >>> from flashmetric.compat.pytorch_metric_learning import losses, miners
+    >>> embeddings = torch.eye(4).requires_grad_()
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> pairs = miners.BatchHardMiner()(embeddings, labels)
+    >>> loss = losses.TripletMarginLoss(margin=0.1)(embeddings, labels, pairs)  # one pass
+    >>> anchor, positive, negative = pairs
+    >>> positive.tolist()  # found now
+    [1, 0, 3, 2]
 """
 
 from __future__ import annotations
