@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashmetric._compat import is_compiling
+
 from ._metric import Metric
 
 __all__ = ["Mined", "Recipe", "mined"]
@@ -49,8 +51,8 @@ class Recipe:
         self._asked = (embeddings, asked[1], ref_emb, asked[3])
         self._find = find
         # Tensors of torch.inference_mode have no versions: nothing would notice that they changed.
-        frozen = any(each.is_inference() for each in self._asked)
-        self._found = find(*self._asked) if frozen else None
+        frozen = is_compiling() or any(each.is_inference() for each in self._asked)
+        self._found = _eagerly(find, self._asked) if frozen else None
         self._versions = None if frozen else self._now()
 
     def _now(self) -> list[int]:
@@ -74,6 +76,11 @@ class Recipe:
                 raise RuntimeError(text)
             self._found = self._find(*self._asked)
         return self._found
+
+
+@torch.compiler.disable
+def _eagerly(find: Callable[..., tuple[Tensor, ...]], asked: Any) -> tuple[Tensor, ...]:
+    return find(*asked)
 
 
 class _Index(Tensor):
@@ -132,8 +139,10 @@ class Mined(tuple[Tensor, ...]):
         return repr(tuple(self.recipe.found()))
 
 
-def mined(recipe: Recipe, length: int) -> Mined:
-    """The tuple, nothing of it found."""
+def mined(recipe: Recipe, length: int) -> tuple[Tensor, ...]:
+    """The tuple, nothing of it found; under torch.compile, which cannot wait, as it is."""
+    if is_compiling():
+        return recipe.found()
     device = recipe.labels.device
     result = Mined(_Index(recipe, position, device) for position in range(length))
     result.recipe = recipe
