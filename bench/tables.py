@@ -10,8 +10,9 @@ A document holds pairs of markers; what stands between them is replaced, the res
     <!-- /bench:speed -->
 
 Blocks: claim (one sentence), conditions (one sentence), picture, families (of bench/families.py),
-distances (of bench/distances.py), gpu (of bench/gpu.py), advice and sweep (of bench/advice.py), and
-the tables of `python -m flashmetric bench`: speed, milliseconds, memory, limits, avx2, overhead.
+distances (of bench/distances.py), compat (of bench/compat.py), gpu (of bench/gpu.py), advice and
+sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed, milliseconds,
+memory, limits, avx2, overhead.
 The newest result file counts, unless --results names another.
 """
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import advice
+import compat
 import distances
 import families
 import gpu_report
@@ -34,7 +36,13 @@ from flashmetric.cli.bench import report
 from flashmetric.cli.table import format_bytes, format_ratio
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/performance.md", "docs/choosing.md", "docs/gpu.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/performance.md",
+    "docs/choosing.md",
+    "docs/gpu.md",
+    "docs/migration.md",
+)
 BLOCK = re.compile(
     r"(<!-- bench:(?P<name>[a-z0-9_]+) -->\n).*?(<!-- /bench:(?P=name) -->)", re.DOTALL
 )
@@ -42,6 +50,7 @@ BLOCK = re.compile(
 TABLES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "families": (families.RESULTS, families.table),
     "distances": (distances.RESULTS, distances.table),
+    "compat": (compat.RESULTS, compat.table),
     "gpu": (record.RESULTS / "gpu", gpu_report.markdown),
 }
 ADVICE = {"advice": advice.table, "sweep": advice.sweep}

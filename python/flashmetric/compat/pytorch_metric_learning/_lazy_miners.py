@@ -9,7 +9,7 @@ import torch
 from pytorch_metric_learning import miners as _peer
 from torch import Tensor
 
-from flashmetric import functional
+from flashmetric import _ops, functional
 from flashmetric.compat._peer import not_fused
 
 from ._metric import Metric, batch_of, metric_of, record
@@ -34,8 +34,13 @@ class FusedMiner:
     def _unknown_option(self) -> str:
         return ""
 
+    def kernel(self) -> str:
+        """The op that mines; not every device has every one."""
+        return "list_triplets"
+
     def _metric(self, embeddings: Tensor, ref_emb: Tensor) -> Metric | None:
         metric, reason = metric_of(self.distance), self.why_not_fused()
+        reason = reason or _ops.why_not_fused(embeddings.device, self.kernel())
         if reason or isinstance(metric, str):
             not_fused(type(self).__name__, reason)
             return None
@@ -99,6 +104,9 @@ class _EasyHard(_Lazy):
             return {"mining": "hard"}
         names = {"positive_mining": self.pos_strategy, "negative_mining": self.neg_strategy}
         return {"mining": "easy_hard", **names}
+
+    def kernel(self) -> str:
+        return "mine" if self.rule() == {"mining": "hard"} else "list_triplets"
 
     def mine(self, *asked: Tensor) -> tuple[Tensor, ...]:
         metric = self._metric(asked[0], asked[2])

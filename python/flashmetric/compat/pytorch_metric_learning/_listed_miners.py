@@ -33,6 +33,9 @@ class PairMarginMiner(FusedMiner, _peer.PairMarginMiner):
     def _unknown_option(self) -> str:
         return "collect_stats asks for every pair" if self.collect_stats else ""
 
+    def kernel(self) -> str:
+        return "pairwise"
+
     def mine(self, *asked: Tensor) -> tuple[Tensor, ...]:
         metric = self._metric(asked[0], asked[2])
         if metric is None:

@@ -9,6 +9,7 @@ import torch
 from pytorch_metric_learning.utils import common_functions as _c_f
 from torch import Tensor
 
+from flashmetric import _ops
 from flashmetric.compat._peer import like, not_fused
 
 from ._metric import Batch, Metric, batch_of, metric_of, record
@@ -50,11 +51,16 @@ class FusedLoss:
         metric = metric_of(self.distance)
         return metric if isinstance(metric, str) else ""
 
+    def kernel_of(self, indices: Any) -> str:
+        """The op that computes the loss of these; not every device has every one."""
+        raise NotImplementedError
+
     def compute_loss(
         self, embeddings: Tensor, labels: Any, indices_tuple: Any, ref_emb: Tensor, ref_labels: Any
     ) -> dict[str, Any]:
         """The sub-losses, for the reducer of the loss."""
         metric, reason = metric_of(self.distance), self.why_not_fused()
+        reason = reason or _ops.why_not_fused(embeddings.device, self.kernel_of(indices_tuple))
         given = (embeddings, labels, indices_tuple, ref_emb, ref_labels)
         if isinstance(metric, str) or reason:
             not_fused(type(self).__name__, reason)

@@ -78,7 +78,7 @@ class Recipe:
         return self._found
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _eagerly(find: Callable[..., tuple[Tensor, ...]], asked: Any) -> tuple[Tensor, ...]:
     return find(*asked)
 

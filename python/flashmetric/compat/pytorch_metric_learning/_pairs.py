@@ -27,6 +27,9 @@ class _OfPairs(FusedLoss):
         metric = distance_of(self.distance)
         return metric if isinstance(metric, str) else ""
 
+    def kernel_of(self, indices: Any) -> str:
+        return "dense" if indices is None else "paired"
+
     def fused_losses(self, call: Call) -> dict[str, Any]:
         reductions = [reduction_of(self.reducer, name) for name in ("pos_loss", "neg_loss")]
         one = reductions[0] == reductions[1] and reductions[0] not in (None, "divisor")

@@ -78,6 +78,12 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
     swap: bool
     smooth_loss: bool
 
+    def kernel_of(self, indices: Any) -> str:
+        if isinstance(indices, Mined):
+            hard = indices.recipe.rule.get("mining") == "hard"
+            return "mined_triplet" if hard else "listed_triplet"
+        return "dense" if indices is None and self.triplets_per_anchor == "all" else "triplet"
+
     def of_rule(self, call: Call, batch: Batch, rule: Rule, reduction: str) -> Tensor | None:
         if "below" in rule:
             # What the margin of the miner excludes has no loss if that of the loss is smaller.
@@ -130,6 +136,9 @@ class MarginLoss(_OfTriplets, _peer.MarginLoss):
             return "there is no kernel for nu with a beta of each class"
         metric = distance_of(self.distance)
         return metric if isinstance(metric, str) else ""
+
+    def kernel_of(self, indices: Any) -> str:  # noqa: ARG002
+        return "paired"
 
     def _regularized(self) -> bool:
         return self.nu != 0 and self.learn_beta

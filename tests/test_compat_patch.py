@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""patch, unpatch and fuse: fused classes where the imports or the objects are somebody else's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import flashmetric
+from samples import class_batch
+
+pytest.importorskip(
+    "pytorch_metric_learning", reason="patches pytorch-metric-learning 2.9, of `test`"
+)
+
+import pytorch_metric_learning as pml
+from pytorch_metric_learning import losses as their_losses
+from pytorch_metric_learning import miners as their_miners
+
+from flashmetric.compat import _peer
+from flashmetric.compat.pytorch_metric_learning import losses, miners
+
+
+def _batch() -> tuple[torch.Tensor, torch.Tensor]:
+    rows, labels = class_batch(40, 6, 8, seed=40, dtype=torch.float64)
+    return rows.requires_grad_(), labels
+
+
+def test_patch_and_unpatch():
+    original = their_losses.TripletMarginLoss
+    with flashmetric.patch("pytorch_metric_learning"):
+        flashmetric.patch("pytorch_metric_learning")
+        assert their_losses.TripletMarginLoss is losses.TripletMarginLoss
+        assert their_miners.BatchHardMiner is miners.BatchHardMiner
+        rows, labels = _batch()
+        pairs = their_miners.BatchHardMiner()(rows, labels)
+        their_losses.TripletMarginLoss()(rows, labels, pairs).backward()
+    assert their_losses.TripletMarginLoss is original
+    flashmetric.unpatch("pytorch_metric_learning")
+    with pytest.raises(ValueError, match=r"\[patch\] name must be one of .*; got 'torch'"):
+        flashmetric.patch("torch")
+
+
+def test_fuse():
+    rows, labels = _batch()
+    theirs, miner = their_losses.MarginLoss(learn_beta=True).double(), their_miners.BatchHardMiner()
+    both = flashmetric.fuse(theirs, miner)
+    assert type(both.loss) is losses.MarginLoss
+    assert both.loss.beta is theirs.beta, "an optimiser that has the parameter keeps it"
+    assert list(both.state_dict()) == ["loss.beta"]
+    torch.testing.assert_close(both(rows, labels), theirs(rows, labels, miner(rows, labels)))
+    assert flashmetric.fuse(both.loss) is both.loss
+    with pytest.raises(TypeError, match=r"\[fuse\] there is no fused NTXentLoss"):
+        flashmetric.fuse(their_losses.NTXentLoss())
+    with pytest.raises(TypeError, match=r"\[fuse\] Linear is no loss of"):
+        flashmetric.fuse(torch.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=r"\[fuse\] loss and miner must be modules; got int"):
+        flashmetric.fuse(theirs, 3)
+    distance = pml.distances.LpDistance(power=3)
+    with pytest.raises(ValueError, match="cannot be fused: there is no kernel for the power 3"):
+        flashmetric.fuse(their_losses.TripletMarginLoss(distance=distance))
+
+
+def test_a_peer_that_is_missing_or_of_another_version(monkeypatch):
+    with pytest.raises(ModuleNotFoundError, match=r"needs no-such: pip install 'flashmetric\[no-"):
+        _peer.peer("no_such_module", "no-such", "1.0")
+    monkeypatch.setattr(_peer, "version", lambda _: "2.10.1")
+    with pytest.warns(RuntimeWarning, match="tested with pytorch-metric-learning 2.9; got 2.10.1"):
+        _peer.peer("pytorch_metric_learning", "pytorch-metric-learning", "2.9")
+    _peer.peer("pytorch_metric_learning", "pytorch-metric-learning", "2.9")  # said once
