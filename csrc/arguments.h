@@ -156,4 +156,36 @@ inline fm::TripletProblem read_triplet(Arguments& in) {
   return p;
 }
 
+inline fm::PairedProblem read_paired(Arguments& in) {
+  fm::PairedProblem p;
+  read_metric(p, in);
+  p.x = read_rows(in);
+  p.r = read_rows(in);
+  p.shared = p.r.data == nullptr;
+  if (p.shared) p.r = p.x;
+  p.n = in;
+  for (const int64_t*& index : p.index) index = in;
+  p.cotangent = in;
+  p.cotangent_stride = in;
+  p.out = in;
+  for (void*& grad : p.grad) grad = in;
+  return p;
+}
+
+inline fm::PairwiseProblem read_pairwise(Arguments& in, bool backward) {
+  fm::PairwiseProblem p;
+  read_metric(p, in);
+  p.x = read_rows(in);
+  p.y = read_rows(in);
+  if (backward) {
+    p.swapped = in;
+    p.mirrored = in;
+    p.cotangent = in;
+    p.cotangent_row_stride = in;
+    p.cotangent_col_stride = in;
+  }
+  p.out = in;
+  return p;
+}
+
 }  // namespace flashmetric::bindings

@@ -15,9 +15,9 @@ using fm::bindings::Arguments;
 using fm::bindings::raise;
 using fm::bindings::read_comparison;
 using fm::bindings::read_device;
-using fm::bindings::read_metric;
 using fm::bindings::read_mine;
-using fm::bindings::read_rows;
+using fm::bindings::read_paired;
+using fm::bindings::read_pairwise;
 using fm::bindings::read_triplet;
 using fm::bindings::run;
 
@@ -114,37 +114,34 @@ size_t dense(const py::args& args) {
 
 size_t paired(const py::args& args) {
   Arguments in(args);
-  fm::PairedProblem p;
-  read_metric(p, in);
-  p.x = read_rows(in);
-  p.r = read_rows(in);
-  p.shared = p.r.data == nullptr;
-  if (p.shared) p.r = p.x;
-  p.n = in;
-  for (const int64_t*& index : p.index) index = in;
-  p.cotangent = in;
-  p.cotangent_stride = in;
-  p.out = in;
-  for (void*& grad : p.grad) grad = in;
+  fm::PairedProblem p = read_paired(in);
   return run(fm::paired, p, in);
+}
+
+size_t cuda_paired(const py::args& args) {
+  Arguments in(args);
+  const fm::Device device = read_device(in);
+  fm::PairedProblem p = read_paired(in);
+  return run([=](fm::PairedProblem& problem) { return fm::cuda_paired(problem, device); }, p, in);
 }
 
 template <bool backward>
 size_t pairwise(const py::args& args) {
   Arguments in(args);
-  fm::PairwiseProblem p;
-  read_metric(p, in);
-  p.x = read_rows(in);
-  p.y = read_rows(in);
-  if constexpr (backward) {
-    p.swapped = in;
-    p.mirrored = in;
-    p.cotangent = in;
-    p.cotangent_row_stride = in;
-    p.cotangent_col_stride = in;
-  }
-  p.out = in;
+  fm::PairwiseProblem p = read_pairwise(in, backward);
   return run(backward ? fm::pairwise_backward : fm::pairwise, p, in);
+}
+
+template <bool backward>
+size_t cuda_pairwise(const py::args& args) {
+  Arguments in(args);
+  const fm::Device device = read_device(in);
+  fm::PairwiseProblem p = read_pairwise(in, backward);
+  const auto one = [=](fm::PairwiseProblem& problem) {
+    return backward ? fm::cuda_pairwise_backward(problem, device)
+                    : fm::cuda_pairwise(problem, device);
+  };
+  return run(one, p, in);
 }
 
 void pair_products(uintptr_t rows, int64_t n, int64_t dim, uintptr_t out) {
@@ -166,6 +163,9 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("cuda_mine", &cuda_mine);
   m.def("cuda_triplet", &cuda_triplet);
   m.def("cuda_mined_triplet", &cuda_mined_triplet);
+  m.def("cuda_paired", &cuda_paired);
+  m.def("cuda_pairwise", &cuda_pairwise<false>);
+  m.def("cuda_pairwise_backward", &cuda_pairwise<true>);
   m.def("cuda_path", [](int major, int minor) {
     std::string name;
     raise(fm::cuda::path(major, minor, name));

@@ -18,6 +18,9 @@ struct Device {
 Status cuda_mine(MineProblem& problem, Device device);
 Status cuda_triplet(TripletProblem& problem, Device device);
 Status cuda_mined_triplet(MineProblem& mined, TripletProblem& loss, Device device);
+Status cuda_paired(PairedProblem& problem, Device device);
+Status cuda_pairwise(PairwiseProblem& problem, Device device);
+Status cuda_pairwise_backward(PairwiseProblem& problem, Device device);
 
 namespace cuda {
 
@@ -27,6 +30,9 @@ Status mine(MineProblem& problem, Names names, Device device);
 Status triplet(TripletProblem& problem, Names names, Device device);
 // The loss of the triplets that are mined, of all rows of `mined`, on one workspace: `loss`'s.
 Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Device device);
+Status paired(PairedProblem& problem, Names names, Device device);
+Status pairwise(PairwiseProblem& problem, Names names, Device device);
+Status pairwise_backward(PairwiseProblem& problem, Names names, Device device);
 
 // Which main loop ranks on a GPU of that compute capability: "wgmma", "mma", or "fma"; "" without
 // CUDA. Or why FLASHMETRIC_CUDA_PATH cannot be honoured there.
@@ -34,7 +40,7 @@ Status path(int major, int minor, std::string& name);
 
 // Calls so far.
 struct Counters {
-  int64_t mine, triplet, tiles, keys;
+  int64_t mine, triplet, paired, pairwise, pairwise_backward, tiles, keys;
 };
 extern Counters call_counters;
 

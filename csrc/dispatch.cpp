@@ -1,65 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Turns names into positions in the policy lists and hands the problem to the kernels of the device
-// and ISA. No template leaves this file.
+// Hands problems, their names resolved, to the kernels of the device and ISA.
 #include <algorithm>
-#include <charconv>
 #include <iterator>
 #include <sstream>
 
 #include "cpu/isa.h"
 #include "cuda.h"
-#include "distances.h"
-#include "list_rules.h"
-#include "losses.h"
-#include "mining.h"
 
 namespace flashmetric {
 namespace {
-
-template <class List>
-Status resolve(List list, const char* op, const char* argument, std::string_view name, int& index) {
-  index = index_of_name(list, name);
-  if (index >= 0) return {};
-  Status status = "[";
-  return status.append(op)
-      .append("] unknown ")
-      .append(argument)
-      .append(" '")
-      .append(name)
-      .append("'; known: ")
-      .append(names_of(list))
-      .append(".");
-}
-
-// A name, or that of Minkowski with its exponent: "minkowski(3.5)".
-Status resolve_distance(const char* op, std::string_view name, Names& names) {
-  std::string_view kind = name;
-  const size_t open = name.find('(');
-  if (open != std::string_view::npos && name.back() == ')') {
-    const char* const begin = name.data() + open + 1;
-    const char* const end = name.data() + name.size() - 1;
-    const auto parsed = std::from_chars(begin, end, names.power);
-    const bool whole = parsed.ec == std::errc() && parsed.ptr == end && names.power > 1;
-    if (whole && name.substr(0, open) == Minkowski::name) kind = Minkowski::name;
-  }
-  return resolve(Distances{}, op, "distance", kind, names.distance);
-}
-
-// Sorted positions are int32: 16 bytes of state a row already make 2^31 rows a matter of terabytes.
-Status check_size(const char* op, int64_t rows) {
-  if (rows < INT32_MAX - 1024) return {};
-  Status status = "[";
-  return status.append(op)
-      .append("] at most 2^31 - 1025 rows are supported; got ")
-      .append(std::to_string(rows))
-      .append(".");
-}
-
-// In the order of Relation.
-constexpr std::string_view kRelations[] = {"classes", "either", "multi_hot", "mask"};
-
-// In the order of Reduction.
-constexpr std::string_view kReductions[] = {"mean", "mean_active", "sum", "none"};
 
 // In the order of DenseReduction.
 constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pairs", "sum",
@@ -68,28 +17,6 @@ constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pa
 // The rules of cpu/dense_kernels.cpp.
 constexpr std::string_view kDenseLosses[] = {
     "all", "semihard_all", "hard_all", "easy_all", "soft", "contrastive", "online_contrastive"};
-
-Status resolve(const MineProblem& problem, Names& names) {
-  Status status = resolve_distance("mine", problem.distance, names);
-  if (status.empty()) status = resolve(Miners{}, "mine", "mining", problem.mining, names.mining);
-  if (status.empty()) status = check_size("mine", problem.query.n);
-  if (status.empty()) status = check_size("mine", problem.ref.n);
-  return status;
-}
-
-Status resolve(const TripletProblem& problem, Names& names) {
-  Status status = resolve_distance("triplet", problem.distance, names);
-  if (!status.empty()) return status;
-  const auto* const reduction =
-      std::find(std::begin(kReductions), std::end(kReductions), problem.reduction);
-  if (reduction == std::end(kReductions)) {
-    return "[triplet] unknown reduction '" + std::string(problem.reduction) +
-           "'; known: mean, mean_active, sum, none.";
-  }
-  names.reduction = static_cast<Reduction>(reduction - std::begin(kReductions));
-  names.loss = index_of_name(TripletLosses{}, problem.soft_margin ? "soft_margin" : "hinge");
-  return {};
-}
 
 }  // namespace
 
@@ -107,11 +34,8 @@ Status cuda_mine(MineProblem& problem, Device device) {
 }
 
 Status list_triplets(ListProblem& problem) {
-  const char* const op = "mine_triplets";
   Names names;
-  Status status = resolve_distance(op, problem.distance, names);
-  if (status.empty()) status = resolve(ListRules{}, op, "mining", problem.mining, names.mining);
-  if (status.empty()) status = check_size(op, problem.ref.n);
+  Status status = resolve(problem, names);
   if (status.empty()) cpu::kernel_table().list_triplets(problem, names);
   return status;
 }
@@ -140,6 +64,12 @@ Status paired(PairedProblem& problem) {
   Status status = resolve_distance("paired", problem.distance, names);
   if (status.empty()) cpu::kernel_table().paired(problem, names);
   return status;
+}
+
+Status cuda_paired(PairedProblem& problem, Device device) {
+  Names names;
+  const Status status = resolve_distance("paired", problem.distance, names);
+  return status.empty() ? cuda::paired(problem, names, device) : status;
 }
 
 Status triplet(TripletProblem& problem) {
@@ -176,9 +106,16 @@ Status pairwise_backward(PairwiseProblem& problem) {
   return status;
 }
 
-int relation_named(std::string_view name) {
-  const auto* const found = std::find(std::begin(kRelations), std::end(kRelations), name);
-  return found == std::end(kRelations) ? -1 : static_cast<int>(found - std::begin(kRelations));
+Status cuda_pairwise(PairwiseProblem& problem, Device device) {
+  Names names;
+  const Status status = resolve_distance("pairwise", problem.distance, names);
+  return status.empty() ? cuda::pairwise(problem, names, device) : status;
+}
+
+Status cuda_pairwise_backward(PairwiseProblem& problem, Device device) {
+  Names names;
+  const Status status = resolve_distance("pairwise_backward", problem.distance, names);
+  return status.empty() ? cuda::pairwise_backward(problem, names, device) : status;
 }
 
 namespace {
@@ -211,6 +148,9 @@ struct NamedCudaCounter {
 constexpr NamedCudaCounter kCudaCounters[] = {
     {"cuda_mine", &cuda::Counters::mine},
     {"cuda_triplet", &cuda::Counters::triplet},
+    {"cuda_paired", &cuda::Counters::paired},
+    {"cuda_pairwise", &cuda::Counters::pairwise},
+    {"cuda_pairwise_backward", &cuda::Counters::pairwise_backward},
     {"cuda_tiles", &cuda::Counters::tiles},
     {"cuda_keys", &cuda::Counters::keys},
 };

@@ -20,4 +20,14 @@ struct Names {
   DenseReduction dense_reduction = DenseReduction::mean;
 };
 
+// A distance, or that of Minkowski with its exponent: "minkowski(3.5)".
+Status resolve_distance(const char* op, std::string_view name, Names& names);
+
+// Sorted positions are int32: 16 bytes of state a row already make 2^31 rows a matter of terabytes.
+Status check_size(const char* op, int64_t rows);
+
+Status resolve(const MineProblem& problem, Names& names);
+Status resolve(const ListProblem& problem, Names& names);
+Status resolve(const TripletProblem& problem, Names& names);
+
 }  // namespace flashmetric

@@ -8,35 +8,6 @@ bool built_with_cuda() { return true; }
 
 namespace cuda {
 
-namespace {
-
-void count(int64_t& counter) { __atomic_fetch_add(&counter, int64_t{1}, __ATOMIC_RELAXED); }
-
-// Lays the workspace out: first what is zeroed, from the array that `zeros` returns on. With memory
-// it clears that and launches.
-template <class Zeros, class Rest, class Launch>
-Status run(const char* op, Workspace& workspace, const Device& device, const Zeros& zeros,
-           const Rest& rest, const Launch& launch) {
-  Arena arena(workspace);
-  const size_t start = arena.bytes();
-  void* const begin = zeros(arena);
-  const size_t bytes = arena.bytes() - start;
-  rest(arena);
-  if (arena.counting()) {
-    workspace.bytes = arena.bytes();
-    return {};
-  }
-  Launches launches(op);
-  const DeviceGuard guard(device.index);
-  launches.note(guard.error(), "cudaSetDevice");
-  const auto stream = static_cast<cudaStream_t>(device.stream);
-  if (launches.fine()) launches.note(cudaMemsetAsync(begin, 0, bytes, stream), "cudaMemsetAsync");
-  launch(stream, launches);
-  return launches.status();
-}
-
-}  // namespace
-
 Counters call_counters{};
 
 namespace {
@@ -61,11 +32,11 @@ Status check_sizes(const char* op, const MineProblem& problem) {
   return rows <= kMostRows ? Status{} : refused(op, " queries and references", kMostRows, rows);
 }
 
-Status check_sizes(const char* op, const TripletProblem& problem) {
-  return problem.n <= kMostTriplets ? Status{} : refused(op, " triplets", kMostTriplets, problem.n);
-}
-
 }  // namespace
+
+Status check_triplets(const char* op, const char* things, int64_t n) {
+  return n <= kMostTriplets ? Status{} : refused(op, things, kMostTriplets, n);
+}
 
 Status mine(MineProblem& problem, Names names, Device device) {
   if (Status status = check_sizes("mine", problem); !status.empty()) return status;
@@ -88,7 +59,8 @@ Status mine(MineProblem& problem, Names names, Device device) {
 }
 
 Status triplet(TripletProblem& problem, Names names, Device device) {
-  if (Status status = check_sizes("triplet", problem); !status.empty()) return status;
+  if (Status status = check_triplets("triplet", " triplets", problem.n); !status.empty())
+    return status;
   TripletState state = triplet_state(problem, names);
   const auto zeros = [&](Arena& arena) {
     lay_out_zeros(arena, problem, state);
@@ -105,7 +77,8 @@ Status triplet(TripletProblem& problem, Names names, Device device) {
 
 Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Device device) {
   if (Status status = check_sizes("mined_triplet", mined); !status.empty()) return status;
-  if (Status status = check_sizes("mined_triplet", loss); !status.empty()) return status;
+  if (Status status = check_triplets("mined_triplet", " triplets", loss.n); !status.empty())
+    return status;
   const DeviceFacts& facts = facts_of(device.index);
   if (Status status = path_error(facts.major, facts.minor); !status.empty()) return status;
   MineState mine = mine_state(mined, names, facts);

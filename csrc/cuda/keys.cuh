@@ -6,6 +6,7 @@
 // Numerics: products are rounded before they are added; this file is compiled without contraction.
 #pragma once
 
+#include "../exact_sum.h"
 #include "rows.cuh"
 
 namespace flashmetric::cuda {
@@ -44,6 +45,10 @@ __device__ inline double accumulated(double sum, double x, double r, double p) {
 // Of a number and NaN one is the number, the other NaN.
 __device__ inline double lower_of(double a, double b) { return a < b ? a : b; }
 __device__ inline double upper_of(double a, double b) { return a < b ? b : a; }
+
+__device__ inline ExactSum from_lane(const ExactSum& sum, int mask) {
+  return {__shfl_xor_sync(kAllLanes, sum.sum, mask), __shfl_xor_sync(kAllLanes, sum.lost, mask)};
+}
 
 // The sum over the warp, in each lane.
 __device__ inline double warp_sum(double part) {
@@ -162,19 +167,22 @@ FM_HD bool value_differs(const KeyFacts& key) {
 }
 
 // The key of a pair as a value: of float64 rows that are normalised, each feature is divided by the
-// norm, which rounds once where the product with its inverse rounds three times.
+// norm, which rounds once where the product with its inverse rounds three times, and what the sum
+// loses is kept. All lanes have it.
 template <class T>
 __device__ double pair_value(const KeyFacts& key, const RowView<T>& x, int64_t i,
                              const RowView<T>& r, int64_t j, int64_t dim) {
   if (!value_differs<T>(key)) return pair_key(key, x, i, r, j, dim);
   const double x_norm = x.numbers.clamped_norm(i);
   const double r_norm = r.numbers.clamped_norm(j);
-  double part = 0;
+  ExactSum sum;
   for (int64_t k = threadIdx.x % 8; k < dim; k += 8) {
     const double gap = widened(x.row(i)[k]) / x_norm - widened(r.row(j)[k]) / r_norm;
-    part = part + gap * gap;
+    const double square = gap * gap;
+    sum.add({square, ::fma(gap, gap, -square)});
   }
-  return sum8(part);
+  for (int mask = 1; mask < 8; mask *= 2) sum.add(from_lane(sum, mask));
+  return sum.value();
 }
 
 // The best pair seen so far for one query: a NaN key wins over any number, then the smaller key,

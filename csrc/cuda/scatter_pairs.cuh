@@ -7,10 +7,6 @@
 
 namespace flashmetric::cuda {
 
-__device__ inline ExactSum from_lane(const ExactSum& sum, int mask) {
-  return {__shfl_xor_sync(kAllLanes, sum.sum, mask), __shfl_xor_sync(kAllLanes, sum.lost, mask)};
-}
-
 __device__ inline TripletSums from_lane(const TripletSums& sums, int mask, bool with_stats) {
   TripletSums other;
   other.total = from_lane(sums.total, mask);

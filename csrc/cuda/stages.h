@@ -26,6 +26,34 @@ inline RowNumbers take_numbers(Arena& arena, int64_t rows) {
   return {arena.take<double>(rows), arena.take<double>(rows), arena.take<double>(rows)};
 }
 
+inline void count(int64_t& counter) { __atomic_fetch_add(&counter, int64_t{1}, __ATOMIC_RELAXED); }
+
+// Lays the workspace out: first what is zeroed, from the array that `zeros` returns on. With memory
+// it clears that and launches.
+template <class Zeros, class Rest, class Launch>
+Status run(const char* op, Workspace& workspace, const Device& device, const Zeros& zeros,
+           const Rest& rest, const Launch& launch) {
+  Arena arena(workspace);
+  const size_t start = arena.bytes();
+  void* const begin = zeros(arena);
+  const size_t bytes = arena.bytes() - start;
+  rest(arena);
+  if (arena.counting()) {
+    workspace.bytes = arena.bytes();
+    return {};
+  }
+  Launches launches(op);
+  const DeviceGuard guard(device.index);
+  launches.note(guard.error(), "cudaSetDevice");
+  const auto stream = static_cast<cudaStream_t>(device.stream);
+  if (launches.fine()) launches.note(cudaMemsetAsync(begin, 0, bytes, stream), "cudaMemsetAsync");
+  launch(stream, launches);
+  return launches.status();
+}
+
+// Whether what touches a row can be numbered.
+Status check_triplets(const char* op, const char* things, int64_t n);
+
 // What must be zero before the first kernel: laid out first, so that one call clears it.
 void lay_out_zeros(Arena& arena, const MineProblem& problem, MineState& state);
 void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state);
@@ -40,11 +68,16 @@ void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_
                    Launches& launches);
 void launch_choices(const MineState& state, const Chosen& chosen, cudaStream_t stream,
                     Launches& launches);
+// The numbers of rows that keys need.
+void launch_numbers(const KeyFacts& key, int64_t dim, const AnyRows& rows, cudaStream_t stream,
+                    Launches& launches);
 // Norms of sets of rows that nobody else measures.
 void launch_norms(const TripletState& state, cudaStream_t stream, Launches& launches);
 // `known`: mining has left the keys of the triplets.
 void launch_triplets(const TripletState& state, bool known, cudaStream_t stream,
                      Launches& launches);
+// The gradients of the sets of rows, from the coefficients of the pairs.
+void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& launches);
 // Whether a key as a value is the key of a choice.
 bool keeps_keys(const KeyFacts& key, DType dtype);
 

@@ -19,7 +19,7 @@ void with_steps(const KeyFacts& key, const Launch& launch) {
 }
 
 template <class T>
-void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& launches) {
+void launch_gradients_of(const TripletState& state, cudaStream_t stream, Launches& launches) {
   const RowSets<T> sets = sets_of<T>(state);
   for (int set = 0; set < 3; ++set) {
     if (state.first_role[set] != set || state.grad[set] == nullptr) continue;
@@ -30,8 +30,10 @@ void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& 
     });
     launches.check("gather_gradients");
     if (state.touches[set].hubs == nullptr) continue;
+    const int64_t rows = state.rows[set].n;  // at most so many hubs
+    const unsigned hub_blocks = blocks_for(rows < kHubBlocks ? rows : kHubBlocks, 1);
     with_steps(state.key, [&](auto steps) {
-      gather_hubs<T, steps.value><<<kHubBlocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      gather_hubs<T, steps.value><<<hub_blocks, kGatherThreads, 0, stream>>>(state, sets, set);
     });
     launches.check("gather_hubs");
   }
@@ -117,21 +119,26 @@ void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& sta
   }
 }
 
-void launch_norms(const TripletState& state, cudaStream_t stream, Launches& launches) {
-  if (!launches.fine()) return;
-  const KeyFacts& key = state.key;
+void launch_numbers(const KeyFacts& key, int64_t dim, const AnyRows& rows, cudaStream_t stream,
+                    Launches& launches) {
+  if (!launches.fine() || rows.n == 0) return;
   MineState measured;  // no tiles: only the numbers of rows
-  measured.key = state.key;
-  measured.dim = state.dim;
+  measured.key = {key};
+  measured.dim = dim;
+  with_dtype(rows.dtype, [&](auto type) {
+    measure_rows<<<blocks_for(rows.n, kMeasureThreads / 8), kMeasureThreads, 0, stream>>>(
+        measured, view_as<decltype(type)>(rows), 0);
+  });
+  launches.check("measure_rows");
+}
+
+void launch_norms(const TripletState& state, cudaStream_t stream, Launches& launches) {
+  const KeyFacts& key = state.key;
   for (int set = 0; set < 3; ++set) {
     const bool wanted =
         key.needs_norms() || key.needs_means() || (set == 0 && state.stats != nullptr);
-    if (state.first_role[set] != set || !wanted || state.rows[set].n == 0) continue;
-    with_dtype(state.rows[set].dtype, [&](auto type) {
-      measure_rows<<<blocks_for(state.rows[set].n, kMeasureThreads / 8), kMeasureThreads, 0,
-                     stream>>>(measured, view_as<decltype(type)>(state.rows[set]), 0);
-    });
-    launches.check("measure_rows");
+    if (state.first_role[set] != set || !wanted) continue;
+    launch_numbers(key, state.dim, state.rows[set], stream, launches);
   }
 }
 
@@ -153,8 +160,14 @@ void launch_triplets(const TripletState& state, bool known, cudaStream_t stream,
     }
     evaluate_triplets<<<blocks_for(state.n, kTripletThreads), kTripletThreads, 0, stream>>>(state);
     launches.check("evaluate_triplets");
-    if (launches.fine()) launch_gradients<T>(state, stream, launches);
   });
+  launch_gradients(state, stream, launches);
+}
+
+void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& launches) {
+  if (!launches.fine()) return;
+  with_dtype(state.rows[0].dtype,
+             [&](auto type) { launch_gradients_of<decltype(type)>(state, stream, launches); });
 }
 
 }  // namespace flashmetric::cuda

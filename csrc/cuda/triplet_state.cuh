@@ -2,7 +2,6 @@
 // What the stages of a triplet loss hand to each other.
 #pragma once
 
-#include "../exact_sum.h"
 #include "../names.h"
 #include "state.cuh"
 

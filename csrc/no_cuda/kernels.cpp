@@ -18,6 +18,9 @@ Counters call_counters{};
 Status mine(MineProblem&, Names, Device) { return kNone; }
 Status triplet(TripletProblem&, Names, Device) { return kNone; }
 Status mined_triplet(MineProblem&, TripletProblem&, Names, Device) { return kNone; }
+Status paired(PairedProblem&, Names, Device) { return kNone; }
+Status pairwise(PairwiseProblem&, Names, Device) { return kNone; }
+Status pairwise_backward(PairwiseProblem&, Names, Device) { return kNone; }
 Status path(int, int, std::string&) { return {}; }
 
 }  // namespace cuda

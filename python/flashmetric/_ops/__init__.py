@@ -152,8 +152,13 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
     "triplet": cpu.triplet,
 }
 _ON_CUDA: dict[str, Callable[..., Any]] = {
+    "apart": extremes.apart,
     "mine": cuda.mine,
     "mined_triplet": cuda.mined_triplet,
+    "paired": cuda.paired,
+    "paired_backward": cuda.paired_backward,
+    "pairwise": cuda.pairwise,
+    "pairwise_backward": cuda.pairwise_backward,
     "triplet": cuda.triplet,
 }
 _KERNELS = {"CPU": _ON_CPU, "CUDA": _ON_CUDA if cuda.WHY_NO_CUDA == "" else {}}

@@ -184,6 +184,78 @@ def mined_triplet_of(
     return outputs, (mine, mined, (sets, chosen, compared)), terms
 
 
+def paired_of(
+    as_rows: Callable[[Tensor], Tensor],
+    sides: tuple[Tensor, Tensor | None],
+    index: tuple[Tensor | None, Tensor | None],
+    metric: tuple[str, bool],
+    results: list[int],
+) -> tuple[tuple[Any, ...], Any]:
+    """Arguments, and what they point into."""
+    x, r = sides
+    n = (x if index[0] is None else index[0]).shape[0]
+    rows = (as_rows(x), None if r is None else as_rows(r))
+    places = [None if each is None else each.contiguous() for each in index]
+    return (*metric, *numbers_of(*rows), n, *pointers(*places), *results), (rows, places)
+
+
+def paired_gradients_of(
+    sides: tuple[Tensor, Tensor | None], cotangent: Tensor, wanted: list[bool]
+) -> tuple[list[Tensor], list[int]]:
+    """Gradients, and where results are asked for; no addresses without pairs: then all are 0."""
+    grads = _outputs.paired_backward(*sides, wanted)
+    if cotangent.shape[0] == 0:  # it has no address, and the kernel would take it for none at all
+        return [grad.zero_() for grad in grads], []
+    found = iter(grads)
+    targets = [next(found).data_ptr() if want else 0 for want in wanted]
+    return grads, [cotangent.data_ptr(), cotangent.stride()[0], 0, *targets]
+
+
+def pairwise_of(
+    as_rows: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor | None,
+    distance: str,
+    normalize: bool,
+) -> tuple[Tensor, tuple[Any, ...], Any]:
+    """The matrix, the arguments, and what they point into."""
+    out = _outputs.pairwise(x, y)
+    x = as_rows(x)
+    y = x if y is None else as_rows(y)
+    return out, (distance, normalize, *numbers_of(x, y), out.data_ptr()), (x, y)
+
+
+def pairwise_gradients_of(
+    as_rows: Callable[[Tensor], Tensor],
+    sides: tuple[Tensor, Tensor | None],
+    cotangent: Tensor,
+    metric: tuple[str, bool],
+    wanted: list[bool],
+) -> tuple[list[Tensor], list[tuple[tuple[Any, ...], Any]]]:
+    """Gradients, and the calls that add to them: arguments, and what they point into."""
+    grads = _outputs.pairwise_backward(*sides, cotangent, wanted)
+    x = as_rows(sides[0])
+    other = x if sides[1] is None else as_rows(sides[1])
+    calls = []
+
+    def add(
+        grad: Tensor,
+        rows: tuple[Tensor, Tensor],
+        cotangent: Tensor,
+        *,
+        swapped: bool = False,
+        mirrored: bool = False,
+    ) -> None:
+        factor = (swapped, mirrored, cotangent.data_ptr(), *cotangent.stride())
+        calls.append(((*metric, *numbers_of(*rows), *factor, grad.data_ptr()), rows))
+
+    if wanted[0]:
+        add(grads[0], (x, other), cotangent, mirrored=sides[1] is None)
+    if wanted[1] and sides[1] is not None:
+        add(grads[-1], (other, x), cotangent.T, swapped=True)
+    return grads, calls
+
+
 def run(*calls: Call) -> None:
     """Calls the kernels with as much scratch memory as they ask for."""
     threads, scratch = torch.get_num_threads(), getattr(_kept, "scratch", _NO_SCRATCH)

@@ -15,9 +15,14 @@ from torch import Tensor
 from flashmetric._labels import compared
 from flashmetric.reference.distances import paired_key
 
-from .cpu import mine
+from . import cpu, cuda
 
 _COLUMNS = 64  # one word of packed labels
+
+
+def mine(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """By the kernels of the device."""
+    return cuda.mine(query, *rest) if query.is_cuda else cpu.mine(query, *rest)
 
 
 def bounds(query: Tensor, ref: Tensor | None, *options: Any) -> Tensor:
@@ -125,8 +130,9 @@ class _Search(NamedTuple):
             # The own row as well: it comes to share one more label with the row, a column for each.
             n = part.shape[0]
             more = of_refs.new_zeros(self.refs.shape[0], n)
-            more[places[part], torch.arange(n)] = True
-            known_of_part = torch.cat((known[part], torch.eye(n, dtype=torch.bool)), 1)
+            more[places[part], torch.arange(n, device=part.device)] = True
+            each = torch.eye(n, dtype=torch.bool, device=part.device)
+            known_of_part = torch.cat((known[part], each), 1)
             sides = (known_of_part, torch.cat((of_refs, more), 1), near[part])
             nearest[part] = self._nearest(near[part], self.refs, *sides, "multi_hot")
         return nearest
@@ -154,6 +160,6 @@ class _Search(NamedTuple):
 
 def _places(rows: Tensor, wanted: Tensor, n: int) -> Tensor:
     """Where among `rows` each wanted row is; -1 = nowhere."""
-    place = torch.full((n + 1,), -1)
-    place[rows] = torch.arange(rows.shape[0])
+    place = torch.full((n + 1,), -1, device=rows.device)
+    place[rows] = torch.arange(rows.shape[0], device=rows.device)
     return place[wanted]  # -1 reads the last entry, which is -1

@@ -163,7 +163,7 @@ def quadruplet_loss(
     _validate.number(op, "margin1", margin1, embeddings, embeddings.shape[0])
     _validate.number(op, "margin2", margin2, embeddings, embeddings.shape[0])
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
-    if not _validate.use_fused(op, impl, embeddings.device, "paired", measure):
+    if not _validate.use_fused(op, impl, embeddings.device, "apart", measure):
         return reference.quadruplet_loss(
             **given._asdict(),
             margin1=margin1,

@@ -137,8 +137,10 @@ class MarginLoss(_OfTriplets, _peer.MarginLoss):
         metric = distance_of(self.distance)
         return metric if isinstance(metric, str) else ""
 
-    def kernel_of(self, indices: Any) -> str:  # noqa: ARG002
-        return "paired"
+    def kernel_of(self, indices: Any) -> str:
+        if isinstance(indices, Mined):
+            return "paired" if indices.recipe.rule.get("mining") == "hard" else "list_triplets"
+        return "list_triplets" if indices is None else "paired"
 
     def _regularized(self) -> bool:
         return self.nu != 0 and self.learn_beta

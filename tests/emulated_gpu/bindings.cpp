@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// csrc/cuda as a Python module, with the functions of _C that start with cuda_.
+#include "arguments.h"
+#include "cuda/tiles.h"
+
+namespace py = pybind11;
+namespace fm = flashmetric;
+using namespace fm::bindings;
+
+namespace {
+
+fm::Names names_of(const fm::MineProblem& problem) {
+  fm::Names names;
+  raise(fm::resolve(problem, names));
+  return names;
+}
+fm::Names names_of(const fm::TripletProblem& problem) {
+  fm::Names names;
+  raise(fm::resolve(problem, names));
+  return names;
+}
+template <class Problem>
+fm::Names names_of(const Problem& problem) {
+  fm::Names names;
+  raise(fm::resolve_distance("emulated", problem.distance, names));
+  return names;
+}
+
+// Reads a problem and runs it.
+template <class Read, class Run>
+auto bound(const Read& read, const Run& run_problem) {
+  return [=](const py::args& args) {
+    Arguments in(args);
+    const fm::Device device = read_device(in);
+    auto problem = read(in);
+    const fm::Names names = names_of(problem);
+    const auto one = [&](auto& given) { return run_problem(given, names, device); };
+    return run(one, problem, in);
+  };
+}
+
+size_t mined_triplet(const py::args& args) {
+  Arguments in(args);
+  const fm::Device device = read_device(in);
+  fm::MineProblem mined = read_mine(in);
+  fm::TripletProblem problem = read_triplet(in);
+  fm::Names names = names_of(problem);
+  names.mining = names_of(mined).mining;
+  const auto both = [&](fm::TripletProblem& loss) {
+    return fm::cuda::mined_triplet(mined, loss, names, device);
+  };
+  return run(both, problem, in);
+}
+
+template <bool backward>
+fm::PairwiseProblem read_one(Arguments& in) {
+  return read_pairwise(in, backward);
+}
+
+}  // namespace
+
+// No main loop of this device ranks by tiles.
+cudaError_t fm::cuda::launch_tiles_mma(const MineState&, int, cudaStream_t) { std::abort(); }
+cudaError_t fm::cuda::launch_tiles_wgmma(const MineState&, cudaStream_t) { std::abort(); }
+
+PYBIND11_MODULE(emulated, m) {
+  m.def("cuda_mine", bound(read_mine, fm::cuda::mine));
+  m.def("cuda_triplet", bound(read_triplet, fm::cuda::triplet));
+  m.def("cuda_mined_triplet", &mined_triplet);
+  m.def("cuda_paired", bound(read_paired, fm::cuda::paired));
+  m.def("cuda_pairwise", bound(read_one<false>, fm::cuda::pairwise));
+  m.def("cuda_pairwise_backward", bound(read_one<true>, fm::cuda::pairwise_backward));
+  m.def("counters", [] {
+    const fm::cuda::Counters& calls = fm::cuda::call_counters;
+    return std::map<std::string, int64_t>{{"cuda_mine", calls.mine},
+                                          {"cuda_triplet", calls.triplet},
+                                          {"cuda_paired", calls.paired},
+                                          {"cuda_pairwise", calls.pairwise},
+                                          {"cuda_pairwise_backward", calls.pairwise_backward},
+                                          {"cuda_tiles", calls.tiles},
+                                          {"cuda_keys", calls.keys}};
+  });
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Runs CUDA kernels on the host: a block at a time, each of its threads a fiber. A fiber runs until
+// it waits for others: at __syncthreads, or where the lanes of a warp exchange values.
+//
+// What it shows: that a kernel computes what it should, and that all lanes come to each exchange
+// (else it aborts). What it cannot show: races between blocks, and what only PTX does.
+#pragma once
+
+#include <ucontext.h>
+
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#define __device__
+#define __host__
+#define __global__
+#define __shared__ static  // one block at a time
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __forceinline__ inline
+#define __noinline__
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3(unsigned of_x = 1, unsigned of_y = 1, unsigned of_z = 1) : x(of_x), y(of_y), z(of_z) {}
+};
+
+namespace emulated {
+
+constexpr int kLanes = 32;
+constexpr int kMostWarps = 32;
+constexpr size_t kStackBytes = size_t{1} << 17;
+
+// Lives as long as the process, and runs every kernel that is launched with so many threads. Made
+// by makecontext; from then on entered by longjmp, which spares the system call of swapcontext.
+struct Fiber {
+  jmp_buf here;
+  std::vector<char> stack = std::vector<char>(kStackBytes);
+  bool started = false;
+  bool done = true;
+};
+
+// A barrier of the lanes of a warp, or of the block.
+struct Barrier {
+  int arrived = 0;
+  unsigned long passed = 0;
+};
+
+struct Block {
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  jmp_buf scheduler;
+  std::function<void()> kernel;
+  int thread = 0;
+  int n_threads = 0;
+  int n_done = 0;
+  Barrier warps[kMostWarps], all;
+  uint64_t slot[kMostWarps][kLanes];
+};
+inline Block block;
+
+inline int warp() { return block.thread / kLanes; }
+inline int lane() { return block.thread % kLanes; }
+
+inline Fiber& fiber() { return *block.fibers[static_cast<size_t>(block.thread)]; }
+
+// Back to the scheduler.
+inline void pause() {
+  if (_setjmp(fiber().here) == 0) _longjmp(block.scheduler, 1);
+}
+
+inline void wait(Barrier& barrier, int count) {
+  const unsigned long before = barrier.passed;
+  if (++barrier.arrived == count) {
+    barrier.arrived = 0;
+    ++barrier.passed;
+    return;
+  }
+  while (barrier.passed == before) pause();
+}
+inline void wait_for_warp() { wait(block.warps[warp()], kLanes); }
+
+inline void run_fiber() {
+  for (;;) {
+    block.kernel();
+    fiber().done = true;
+    ++block.n_done;
+    pause();
+  }
+}
+
+// Lets a thread run until it waits.
+inline void resume(int thread) {
+  block.thread = thread;
+  Fiber& resumed = fiber();
+  if (_setjmp(block.scheduler) != 0) return;
+  if (resumed.started) _longjmp(resumed.here, 1);
+  resumed.started = true;
+  static ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = resumed.stack.data();
+  context.uc_stack.ss_size = resumed.stack.size();
+  context.uc_link = nullptr;
+  makecontext(&context, run_fiber, 0);
+  setcontext(&context);
+}
+
+inline uint64_t progress() {
+  uint64_t sum = static_cast<uint64_t>(block.n_done) + block.all.passed;
+  for (const Barrier& barrier : block.warps) {
+    sum += barrier.passed + static_cast<uint64_t>(barrier.arrived);
+  }
+  return sum + static_cast<uint64_t>(block.all.arrived);
+}
+
+inline void run_block() {
+  block.n_done = 0;
+  block.all = {};
+  for (Barrier& barrier : block.warps) barrier = {};
+  for (int t = 0; t < block.n_threads; ++t) block.fibers[static_cast<size_t>(t)]->done = false;
+  while (block.n_done < block.n_threads) {
+    const uint64_t before = progress();
+    for (int t = 0; t < block.n_threads; ++t) {
+      if (!block.fibers[static_cast<size_t>(t)]->done) resume(t);
+    }
+    if (progress() == before) {
+      std::fputs("[emulated] a warp or a block waits for a thread that has left\n", stderr);
+      std::abort();
+    }
+  }
+}
+
+template <class Value>
+Value exchange(Value value, int from) {
+  static_assert(sizeof(Value) <= sizeof(uint64_t));
+  uint64_t* const slots = block.slot[warp()];
+  std::memcpy(slots + lane(), &value, sizeof value);
+  wait_for_warp();
+  std::memcpy(&value, slots + (from % kLanes), sizeof value);
+  wait_for_warp();
+  return value;
+}
+
+struct ThreadIndex {
+  struct X {
+    operator unsigned() const { return static_cast<unsigned>(block.thread); }
+  } x;
+};
+
+}  // namespace emulated
+
+inline emulated::ThreadIndex threadIdx;
+inline dim3 blockIdx, blockDim, gridDim;
+
+namespace emulated {
+
+// What `kernel<<<grid, threads>>>(arguments)` becomes.
+template <class Kernel>
+void launch(dim3 grid, int threads, const Kernel& kernel) {
+  block.kernel = kernel;
+  block.n_threads = threads;
+  while (block.fibers.size() < static_cast<size_t>(threads)) {
+    block.fibers.push_back(std::make_unique<Fiber>());
+  }
+  gridDim = grid;
+  blockDim = dim3(static_cast<unsigned>(threads));
+  for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y) {
+    for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block();
+  }
+}
+
+}  // namespace emulated
+
+// The functions of the toolkit that the kernels call. All lanes take part in each exchange.
+template <class Value>
+Value __shfl_sync(unsigned, Value value, int from) {
+  return emulated::exchange(value, from);
+}
+template <class Value>
+Value __shfl_xor_sync(unsigned, Value value, int mask) {
+  return emulated::exchange(value, emulated::lane() ^ mask);
+}
+template <class Value>
+Value __shfl_up_sync(unsigned, Value value, int by) {
+  const int from = emulated::lane() - by;
+  return emulated::exchange(value, from < 0 ? emulated::lane() : from);
+}
+inline unsigned __ballot_sync(unsigned, bool mine) {
+  unsigned all = 0;
+  for (int from = 0; from < emulated::kLanes; ++from) {
+    all |= static_cast<unsigned>(emulated::exchange(mine, from)) << from;
+  }
+  return all;
+}
+inline bool __any_sync(unsigned mask, bool mine) { return __ballot_sync(mask, mine) != 0; }
+inline bool __all_sync(unsigned mask, bool mine) { return !__any_sync(mask, !mine); }
+inline void __syncwarp() { emulated::wait_for_warp(); }
+inline void __syncthreads() { emulated::wait(emulated::block.all, emulated::block.n_threads); }
+inline int __syncthreads_count(bool mine) {
+  static int count;
+  __syncthreads();
+  if (emulated::block.thread == 0) count = 0;
+  __syncthreads();
+  count += mine;
+  __syncthreads();
+  return count;
+}
+inline void __threadfence() {}
+
+template <class Value>
+Value atomicAdd(Value* at, std::type_identity_t<Value> value) {
+  const Value before = *at;
+  *at = before + value;
+  return before;
+}
+template <class Value>
+Value atomicMax(Value* at, std::type_identity_t<Value> value) {
+  const Value before = *at;
+  *at = before > value ? before : value;
+  return before;
+}
+template <class Value>
+Value atomicExch(Value* at, std::type_identity_t<Value> value) {
+  const Value before = *at;
+  *at = value;
+  return before;
+}
+template <class Value>
+Value atomicCAS(Value* at, std::type_identity_t<Value> expected,
+                std::type_identity_t<Value> value) {
+  const Value before = *at;
+  if (before == expected) *at = value;
+  return before;
+}
+
+template <class To, class From>
+To emulated_bits(From value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+inline long long __double_as_longlong(double x) { return emulated_bits<long long>(x); }
+inline double __longlong_as_double(long long x) { return emulated_bits<double>(x); }
+inline int __float_as_int(float x) { return emulated_bits<int>(x); }
+inline unsigned __float_as_uint(float x) { return emulated_bits<unsigned>(x); }
+inline float __int_as_float(int x) { return emulated_bits<float>(x); }
+inline float __uint_as_float(unsigned x) { return emulated_bits<float>(x); }
+template <class Value>
+Value min(Value a, Value b) {
+  return b < a ? b : a;
+}
+template <class Value>
+Value max(Value a, Value b) {
+  return a < b ? b : a;
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline uint64_t __cvta_generic_to_shared(const void* at) { return reinterpret_cast<uint64_t>(at); }

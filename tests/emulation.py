@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""csrc/cuda compiled for the host (emulated_gpu/emulator.h), in the place of the CPU kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pybind11
+import pytest
+import torch
+
+from flashmetric import _ops
+from flashmetric._ops import cuda, extremes
+from sources import CSRC
+
+__all__ = ["build", "in_place_of_the_cpu"]
+
+_EMULATOR = Path(__file__).parent / "emulated_gpu"
+_LAUNCH = re.compile(r"(\w+(?:<[^<>;]*>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
+# The main loops that rank are PTX.
+_SOURCES = [each for each in sorted((CSRC / "cuda").glob("*.cu")) if "tiles" not in each.stem]
+
+
+def _launched(match: re.Match[str]) -> str:
+    grid, threads, *_ = _split(match[2])
+    call = f"[&] {{ {match[1]}({match[3]}); }}"
+    return f"emulated::launch({grid}, {threads}, {call});"
+
+
+def _split(arguments: str) -> list[str]:
+    """At the commas outside of parentheses."""
+    parts, depth = [""], 0
+    for letter in arguments:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _digest() -> str:
+    """Of all sources: a folder of builds outlives them."""
+    found = sha256()
+    for path in sorted([*CSRC.rglob("*"), *_EMULATOR.iterdir()]):
+        if path.is_file():
+            found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def build(folder: Path) -> Any:
+    """The module `emulated`, built in that folder if it is not there yet."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    library = folder / f"emulated-{_digest()}.so"
+    if not library.exists():
+        includes = [_EMULATOR, CSRC, CSRC / "cuda", pybind11.get_include()]
+        includes.append(sysconfig.get_paths()["include"])
+        flags = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-w"]
+        flags += ["-include", "cuda_runtime.h"]  # as nvcc does
+        command = [compiler, *flags, *(f"-I{each}" for each in includes), "-c"]
+        sources = [_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp"]
+        for source in _SOURCES:
+            sources.append(folder / f"{source.stem}.cpp")
+            sources[-1].write_text(_LAUNCH.sub(_launched, source.read_text()))
+        objects = [folder / f"{source.stem}.o" for source in sources]
+        with ThreadPoolExecutor(2) as pool:
+            jobs = zip(sources, objects, strict=True)
+            list(pool.map(lambda job: _run([*command, str(job[0]), "-o", str(job[1])]), jobs))
+        part = folder / "part.so"
+        _run([compiler, "-shared", *map(str, objects), "-o", str(part)])
+        part.rename(library)
+    spec = importlib.util.spec_from_file_location("emulated", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True)
+
+
+def in_place_of_the_cpu(module: Any, patch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """While it lasts, ops that a GPU has run on the emulated one, whose tensors are the host's."""
+
+    def run(kernel: Any, _: torch.device, arguments: tuple[Any, ...]) -> None:
+        needed = kernel(0, 0, *arguments, 0, 0, 1)
+        scratch = torch.empty(needed, dtype=torch.uint8)
+        kernel(0, 0, *arguments, scratch.data_ptr(), needed, 1)
+
+    patch.setattr(cuda, "_C", module)
+    patch.setattr(cuda, "_run", run)
+    patch.setattr(extremes, "mine", cuda.mine)
+    for name, kernel in _ops._ON_CUDA.items():
+        patch.setitem(_ops._ON_CPU, name, kernel)
+        patch.setattr(_ops, name, kernel)
+    yield module

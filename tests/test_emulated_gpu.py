@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The CUDA kernels without a GPU: compiled for the host, a fiber for each thread, they must compute
+what they are held to on a GPU (test_gpu_table.py). What ranks by tiles is left to a GPU."""
+
+from __future__ import annotations
+
+import fcntl
+
+import pytest
+import torch
+
+import emulation
+from compare import assert_same_choice
+from flashmetric import Triplets, _ops
+from less_lucky import judge_in_two_orders
+from op_db import DTYPES, OPS
+from samples import row_name
+from test_gradients import assert_asking_twice_accumulates, assert_value_and_gradient
+
+
+def _cases(*, differentiable: bool, dtypes=DTYPES):
+    return [
+        pytest.param(op, row, dtype, id=f"{op.name}-{str(dtype)[6:]}-{row_name(row)}")
+        for op in OPS
+        if op.kernels
+        and op.differentiable == differentiable
+        and set(op.kernels.dispatched) <= set(_ops._ON_CUDA)
+        for row in op.rows
+        for dtype in dtypes
+    ]
+
+
+ROWS = ("op", "row", "dtype")
+
+
+@pytest.fixture(scope="session")
+def module(tmp_path_factory):
+    """Built once, by the first worker that comes."""
+    folder = tmp_path_factory.getbasetemp().parent / "emulated_gpu"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return emulation.build(folder)
+
+
+@pytest.fixture(autouse=True)
+def emulated(module, monkeypatch):
+    yield from emulation.in_place_of_the_cpu(module, monkeypatch)
+
+
+@pytest.mark.parametrize(ROWS, _cases(differentiable=True))
+def test_value_and_gradient(op, row, dtype, emulated):
+    before, sample = emulated.counters(), op.sample(row, dtype)
+    assert_value_and_gradient(op, sample, judge_in_two_orders(op, sample))
+    moved = {name for name, count in emulated.counters().items() if count > before[name]}
+    assert {f"cuda_{name}" for name in op.kernels.forward} <= moved
+
+
+@pytest.mark.parametrize(ROWS, _cases(differentiable=False))
+def test_choice(op, row, dtype):
+    sample = op.sample(row, dtype)
+    ours, truth = op.run(sample), op.truth(sample).value
+    for field, one, expected in zip(Triplets._fields, ours, truth, strict=True):
+        assert_same_choice(one, expected, what=field)
+
+
+@pytest.mark.parametrize(ROWS, _cases(differentiable=True, dtypes=(torch.float32,)))
+def test_gradients_as_autograd_asks_for_them(op, row, dtype):
+    assert_asking_twice_accumulates(op, op.sample(row, dtype))
