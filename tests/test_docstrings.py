@@ -16,11 +16,20 @@ MODULES = [
     for path in PACKAGE_FILES
     if path.stem not in ("__init__", "__main__") and ">>>" in path.read_text()
 ]
+LARGE = {"sentence_transformers"}  # peers whose import alone takes seconds
 
 
-@pytest.mark.parametrize("name", MODULES)
+def _peers(name):
+    return LARGE.intersection(name.split("."))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * len(_peers(name))) for name in MODULES]
+)
 def test_examples(name):
     torch.manual_seed(0)
+    for peer in _peers(name):
+        pytest.importorskip(peer, reason=f"examples of {name}")
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0
