@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-class BatchHardTripletLoss(losses.BatchHardTripletLoss):  # type: ignore[misc]
+class BatchHardTripletLoss(losses.BatchHardTripletLoss):
     """`BatchHardTripletLoss` of sentence-transformers: per row the farthest of its class and the
     nearest of another, ``max(0, d_ap - d_an + margin)``, mean over all rows.
 
@@ -57,10 +57,10 @@ class BatchHardTripletLoss(losses.BatchHardTripletLoss):  # type: ignore[misc]
         loss = _mined(self, "hard", labels, embeddings, self.triplet_margin)
         if loss is None:
             loss = super().batch_hard_triplet_loss(labels, embeddings)
-        return cast("Tensor", loss)
+        return loss
 
 
-class BatchHardSoftMarginTripletLoss(losses.BatchHardSoftMarginTripletLoss):  # type: ignore[misc]
+class BatchHardSoftMarginTripletLoss(losses.BatchHardSoftMarginTripletLoss):
     """`BatchHardSoftMarginTripletLoss`: the same with ``log(1 + exp(d_ap - d_an))``.
 
     A batch of one class has the loss log 2, with zero gradients. All else as `BatchHardTripletLoss`
@@ -71,10 +71,10 @@ class BatchHardSoftMarginTripletLoss(losses.BatchHardSoftMarginTripletLoss):  # 
         loss = _mined(self, "hard", labels, embeddings, 0.0, soft_margin=True)
         if loss is None:
             loss = super().batch_hard_triplet_soft_margin_loss(labels, embeddings)
-        return cast("Tensor", loss)
+        return loss
 
 
-class BatchSemiHardTripletLoss(losses.BatchSemiHardTripletLoss):  # type: ignore[misc]
+class BatchSemiHardTripletLoss(losses.BatchSemiHardTripletLoss):
     """`BatchSemiHardTripletLoss`: per two rows of a class the nearest negative farther than the
     positive, else the farthest negative; mean over these pairs.
 
@@ -86,10 +86,10 @@ class BatchSemiHardTripletLoss(losses.BatchSemiHardTripletLoss):  # type: ignore
         loss = _mined(self, "semihard", labels, embeddings, self.margin)
         if loss is None:
             loss = super().batch_semi_hard_triplet_loss(labels, embeddings)
-        return cast("Tensor", loss)
+        return loss
 
 
-class BatchAllTripletLoss(losses.BatchAllTripletLoss):  # type: ignore[misc]
+class BatchAllTripletLoss(losses.BatchAllTripletLoss):
     """`BatchAllTripletLoss`: every triplet, mean over those whose loss is above 0.
 
     Without one, the loss is 0. All else as `BatchHardTripletLoss` has it.
@@ -99,7 +99,7 @@ class BatchAllTripletLoss(losses.BatchAllTripletLoss):  # type: ignore[misc]
         loss = _mined(self, "all", labels, embeddings, self.triplet_margin)
         if loss is None:
             loss = super().batch_all_triplet_loss(labels, embeddings)
-        return cast("Tensor", loss)
+        return loss
 
 
 def _mined(

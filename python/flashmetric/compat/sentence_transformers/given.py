@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ._metrics import Metric, losses, takes_given
 __all__ = ["ContrastiveLoss", "OnlineContrastiveLoss", "TripletLoss"]
 
 
-class TripletLoss(losses.TripletLoss):  # type: ignore[misc]
+class TripletLoss(losses.TripletLoss):
     """`TripletLoss` of sentence-transformers: ``max(0, d_ap - d_an + triplet_margin)`` of given
     triplets, mean.
 
@@ -45,7 +45,7 @@ class TripletLoss(losses.TripletLoss):  # type: ignore[misc]
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         metric = takes_given(self, 3, embeddings)
         if metric is None:
-            return cast("Tensor", super().compute_loss_from_embeddings(embeddings, labels))
+            return super().compute_loss_from_embeddings(embeddings, labels)
         anchor, positive, negative = shifted(metric.eps, *embeddings)
         loss = triplet_margin_loss(
             anchor, positive, negative, margin=self.triplet_margin, distance=metric.distance
@@ -53,7 +53,7 @@ class TripletLoss(losses.TripletLoss):  # type: ignore[misc]
         return _like(loss, embeddings[0], metric)
 
 
-class ContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]
+class ContrastiveLoss(losses.ContrastiveLoss):
     """`ContrastiveLoss` of sentence-transformers, of given pairs with labels y, 1 = similar::
 
         value = (y d^2 + (1 - y) max(0, margin - d)^2) / 2
@@ -87,7 +87,7 @@ class ContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         metric = takes_given(self, 2, embeddings, labels)
         if metric is None:
-            return cast("Tensor", super().compute_loss_from_embeddings(embeddings, labels))
+            return super().compute_loss_from_embeddings(embeddings, labels)
         _check_labels(self, labels, "They weigh the two terms by label and 1 - label.")
         labels = labels.reshape(-1)
         found = distances(embeddings[0], embeddings[1], metric.distance, metric.eps)
@@ -97,7 +97,7 @@ class ContrastiveLoss(losses.ContrastiveLoss):  # type: ignore[misc]
         return value.sum() / count
 
 
-class OnlineContrastiveLoss(losses.OnlineContrastiveLoss):  # type: ignore[misc]
+class OnlineContrastiveLoss(losses.OnlineContrastiveLoss):
     """`OnlineContrastiveLoss` of sentence-transformers: the hard ones of given pairs.
 
     Hard are the pairs of label 1 farther than the nearest of label 0 (without one: than their
@@ -133,7 +133,7 @@ class OnlineContrastiveLoss(losses.OnlineContrastiveLoss):  # type: ignore[misc]
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         metric = takes_given(self, 2, embeddings, labels)
         if metric is None:
-            return cast("Tensor", super().compute_loss_from_embeddings(embeddings, labels))
+            return super().compute_loss_from_embeddings(embeddings, labels)
         _check_labels(self, labels, "Pairs of other labels are ignored.")
         labels = labels.reshape(-1)
         found = distances(embeddings[0], embeddings[1], metric.distance, metric.eps)
