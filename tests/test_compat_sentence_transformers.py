@@ -180,6 +180,19 @@ def test_their_error_for_another_number_of_labels(both):
 
 
 @pytest.mark.usefixtures("_unsaid")
+def test_a_device_without_kernels_runs_their_code(both, monkeypatch):
+    monkeypatch.setattr("flashmetric._ops.why_not_fused", lambda *_: "no such kernel")
+    labels = torch.arange(6) % 2
+    for name in (*BATCH, *SIDES):
+        metric = GIVEN_METRICS[0] if name in SIDES else "euclidean"
+        ours, theirs = _both_losses(both, name, metric, 1.0, labels)
+        rows = rows_of([0] * 6, SIDES.get(name, 1))
+        with pytest.warns(RuntimeWarning, match=rf"\[{name}\] runs the code of its peer: no such"):
+            found = ours(*rows)
+        assert torch.equal(found, theirs(*rows))
+
+
+@pytest.mark.usefixtures("_unsaid")
 def test_a_function_of_the_user_runs_their_code(both):
     def maximum(embeddings):
         return (embeddings[:, None] - embeddings).abs().amax(2)

@@ -213,6 +213,17 @@ def test_what_has_no_kernel_runs_in_torch_and_says_so_once():
         keepdim(sides[0], sides[1].float())
 
 
+@pytest.mark.usefixtures("_unsaid")
+def test_a_device_without_kernels_runs_in_torch(monkeypatch):
+    monkeypatch.setattr("flashmetric._ops.why_not_fused", lambda *_: "no such kernel")
+    for name in CLASSES:
+        sides = _sides([(6, 4)] * (2 if name in CLASSES[:2] else 3))
+        mine, theirs = _call(name, torch.ones(6) if name == "CosineEmbeddingLoss" else None)
+        with pytest.warns(RuntimeWarning, match=rf"\[{name}\] .*: no such kernel"):
+            found = mine(*sides)
+        assert torch.equal(found, theirs(*sides))
+
+
 def test_errors_name_the_argument():
     x, y, z = _sides([(6, 4), (5, 4), (6, 4)])
     with pytest.raises(

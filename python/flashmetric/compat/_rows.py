@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flashmetric import _ops
 from flashmetric._names import Distance
 from flashmetric.losses import contrastive_pairs_loss
 
@@ -14,8 +15,8 @@ __all__ = ["batch_of", "distances", "shapes_of", "shifted", "why_not"]
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def why_not(*rows: Tensor) -> str:
-    """Why kernels do not take these rows; "" if they do. Shapes are not looked at."""
+def why_not(kernel: str, *rows: Tensor) -> str:
+    """Why that op does not take these rows; "" if it does. Shapes are not looked at."""
     first = rows[0]
     for each in rows:
         if each.layout is not torch.strided:
@@ -24,7 +25,9 @@ def why_not(*rows: Tensor) -> str:
             return f"rows are {each.dtype}"
         if each.dtype != first.dtype:
             return f"rows are {first.dtype} and {each.dtype}"
-    return ""
+        if each.device != first.device:
+            return f"rows are on {first.device} and {each.device}"
+    return _ops.why_not_fused(first.device, kernel)
 
 
 def shapes_of(*tensors: Tensor) -> str:

@@ -2,8 +2,8 @@
 """Losses of torch.nn by our kernels: ``from flashmetric.compat.torch import TripletMarginLoss``.
 
 Each class extends that of torch.nn and has its constructor. Rows are (N, D), (D,) or (*, D), and
-broadcast. What has no kernel (p below 1, a distance function of your own, rows of several dtypes)
-runs the code of torch and says so once.
+broadcast. What has no kernel (p below 1, a distance function of your own, rows of several dtypes,
+on CUDA pairs, and triplets with swap and eps) runs the code of torch and says so once.
 
 Differences, all of them where torch has an artefact of its epsilon or of its implementation:
 
@@ -72,7 +72,7 @@ class PairwiseDistance(nn.PairwiseDistance):
 
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         """(*) distances of rows (*, D)."""
-        reason = _why_not(self.norm, x1, x2)
+        reason = _why_not("paired", self.norm, x1, x2)
         if reason:
             not_fused("PairwiseDistance", reason)
             return super().forward(x1, x2)
@@ -121,7 +121,7 @@ class TripletMarginLoss(nn.TripletMarginLoss):
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """The loss of triplets of rows (*, D)."""
-        reason = _why_not(self.p, anchor, positive, negative)
+        reason = _why_not(_kernel(self.swap, self.eps), self.p, anchor, positive, negative)
         if reason:
             not_fused("TripletMarginLoss", reason)
             return super().forward(anchor, positive, negative)
@@ -155,7 +155,7 @@ class TripletMarginWithDistanceLoss(nn.TripletMarginWithDistanceLoss):
         norm = _norm_of(self.distance_function)
         reason = "distance_function is not one that kernels know"
         if norm is not None:
-            reason = _why_not(norm[0], anchor, positive, negative)
+            reason = _why_not(_kernel(self.swap, norm[1]), norm[0], anchor, positive, negative)
         if norm is None or reason:
             not_fused("TripletMarginWithDistanceLoss", reason)
             return super().forward(anchor, positive, negative)
@@ -201,7 +201,7 @@ class CosineEmbeddingLoss(nn.CosineEmbeddingLoss):
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         """The loss of pairs of rows and their targets, 1 or -1."""
         name = "CosineEmbeddingLoss"
-        reason = why_not(input1, input2)
+        reason = why_not("paired", input1, input2)
         if reason:
             not_fused(name, reason)
             return super().forward(input1, input2, target)
@@ -233,8 +233,13 @@ def _norm_of(function: object) -> tuple[float, float] | None:
     return None
 
 
-def _why_not(p: float, *rows: Tensor) -> str:
-    return why_not(*rows) if p >= 1 else f"p is {p}, below 1"
+def _kernel(swap: bool, eps: float) -> str:
+    """The op of a triplet loss: no shift of three rows adds eps to all three differences."""
+    return "paired" if swap and eps else "triplet"
+
+
+def _why_not(kernel: str, p: float, *rows: Tensor) -> str:
+    return why_not(kernel, *rows) if p >= 1 else f"p is {p}, below 1"
 
 
 def _flat(name: str, **rows: Tensor) -> tuple[tuple[int, ...], list[Tensor]]:
@@ -264,8 +269,7 @@ def _triplets(
         raise ValueError(text)
     shape, (a, p, n) = _flat(name, **dict(zip(_ROLES, rows, strict=True)))
     each = loss.reduction == "none"
-    if loss.swap and eps:
-        # No shift of three rows adds eps to all three differences.
+    if _kernel(loss.swap, eps) == "paired":
         pairs = (a, p), (a, n), (p, n)
         dist_ap, dist_an, dist_pn = (distances(*pair, metric, eps) for pair in pairs)
         value = (loss.margin + dist_ap - torch.minimum(dist_an, dist_pn)).relu()

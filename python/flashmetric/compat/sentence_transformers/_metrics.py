@@ -59,10 +59,10 @@ def given_metric(function: Any) -> Metric | None:
     return next((metric for known, metric in _METRICS if function is known), None)
 
 
-def takes_batch(loss: Any, labels: Tensor, embeddings: Tensor) -> DistanceName | None:
+def takes_batch(loss: Any, kernel: str, labels: Tensor, embeddings: Tensor) -> DistanceName | None:
     """The distance of a batch that kernels take; otherwise None, and it is said why."""
     distance = batch_distance(loss.distance_metric)
-    reason = _why_not([embeddings]) if distance else _NO_KERNEL
+    reason = _why_not(kernel, [embeddings]) if distance else _NO_KERNEL
     if reason:
         not_fused(type(loss).__name__, reason)
         return None
@@ -71,20 +71,21 @@ def takes_batch(loss: Any, labels: Tensor, embeddings: Tensor) -> DistanceName |
 
 
 def takes_given(
-    loss: Any, n_sides: int, embeddings: Sequence[Tensor], labels: Tensor | None = None
+    loss: Any, kernel: str, embeddings: Sequence[Tensor], labels: Tensor | None = None
 ) -> Metric | None:
     """The same of given rows."""
     metric = given_metric(loss.distance_metric)
-    reason = _why_not(embeddings) if metric else _NO_KERNEL
+    reason = _why_not(kernel, embeddings) if metric else _NO_KERNEL
     if reason:
         not_fused(type(loss).__name__, reason)
         return None
     complete = labels is None or labels.numel() == embeddings[0].shape[0]
+    n_sides = 3 if kernel == "triplet" else 2
     return metric if complete and len(embeddings) == n_sides else None
 
 
-def _why_not(embeddings: Sequence[Tensor]) -> str:
+def _why_not(kernel: str, embeddings: Sequence[Tensor]) -> str:
     first = embeddings[0]
     if any(each.ndim != 2 or each.shape != first.shape for each in embeddings):
         return "embeddings are not (B, D), all of one shape"
-    return why_not(*embeddings)
+    return why_not(kernel, *embeddings)

@@ -20,6 +20,13 @@ __all__ = [
 ]
 
 
+_KERNELS: dict[Mining, str] = {
+    "hard": "mined_triplet",
+    "semihard": "listed_triplet",
+    "all": "dense",
+}
+
+
 class BatchHardTripletLoss(losses.BatchHardTripletLoss):
     """`BatchHardTripletLoss` of sentence-transformers: per row the farthest of its class and the
     nearest of another, ``max(0, d_ap - d_an + margin)``, mean over all rows.
@@ -111,7 +118,7 @@ def _mined(
     soft_margin: bool = False,
 ) -> Tensor | None:
     """The loss by kernels; None where they do not take the call."""
-    distance = takes_batch(loss, labels, embeddings)
+    distance = takes_batch(loss, _KERNELS[mining], labels, embeddings)
     if distance is None:
         return None
     return triplet_loss(

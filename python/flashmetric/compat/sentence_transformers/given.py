@@ -43,7 +43,7 @@ class TripletLoss(losses.TripletLoss):
     """
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        metric = takes_given(self, 3, embeddings)
+        metric = takes_given(self, "triplet", embeddings)
         if metric is None:
             return super().compute_loss_from_embeddings(embeddings, labels)
         anchor, positive, negative = shifted(metric.eps, *embeddings)
@@ -85,7 +85,7 @@ class ContrastiveLoss(losses.ContrastiveLoss):
     """
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        metric = takes_given(self, 2, embeddings, labels)
+        metric = takes_given(self, "paired", embeddings, labels)
         if metric is None:
             return super().compute_loss_from_embeddings(embeddings, labels)
         _check_labels(self, labels, "They weigh the two terms by label and 1 - label.")
@@ -131,7 +131,7 @@ class OnlineContrastiveLoss(losses.OnlineContrastiveLoss):
     """
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        metric = takes_given(self, 2, embeddings, labels)
+        metric = takes_given(self, "paired", embeddings, labels)
         if metric is None:
             return super().compute_loss_from_embeddings(embeddings, labels)
         _check_labels(self, labels, "Pairs of other labels are ignored.")
