@@ -14,6 +14,7 @@ from torch import nn
 
 from compat_data import rows_of
 from flashmetric.compat import fuse, patch
+from fresh_python import run_python
 
 pytestmark = pytest.mark.slow  # the import alone
 
@@ -40,6 +41,10 @@ def ours(theirs):  # noqa: ARG001  skips without them
     return importlib.import_module("flashmetric.compat.sentence_transformers")
 
 
+def _sides(name):
+    return 1 if name in BATCH else 3 if name == "TripletLoss" else 2
+
+
 def test_constructor_configuration_and_citation_are_theirs(ours, theirs):
     for name in NAMES:
         mine, other = (getattr(module, name)(nn.Linear(2, 2)) for module in (ours, theirs))
@@ -60,6 +65,19 @@ def test_what_is_not_fused_passes_through(ours, theirs):
         ours.no_such_loss  # noqa: B018
 
 
+def test_without_the_library_one_sentence_says_what_to_install():
+    script = """
+import sys
+sys.modules["sentence_transformers"] = None
+try:
+    import flashmetric.compat.sentence_transformers
+except ModuleNotFoundError as missing:
+    print(missing)
+"""
+    sentence = "flashmetric.compat.sentence_transformers needs sentence-transformers: pip install"
+    assert run_python(script).startswith(sentence)
+
+
 def test_copies_and_pickles(ours):
     labels, rows = torch.arange(8) % 3, rows_of([0] * 8)
     for name in BATCH:
@@ -72,10 +90,9 @@ def test_copies_and_pickles(ours):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_full_graph(ours, name):
     torch._dynamo.reset()
-    sides = 1 if name in BATCH else 3 if name == "TripletLoss" else 2
     labels = torch.tensor([0, 1, 0, 1, 1, 0])
     criterion = getattr(ours, name)(nn.Identity())
-    leaves = [side.float().requires_grad_() for side in rows_of(labels.tolist(), sides)]
+    leaves = [side.float().requires_grad_() for side in rows_of(labels.tolist(), _sides(name))]
 
     def loss(*rows):
         return criterion.compute_loss_from_embeddings(list(rows), labels)
@@ -91,8 +108,7 @@ def test_autocast(ours, theirs):
     """Embeddings of a network in bfloat16: a loss of the dtype of theirs, near it."""
     network, labels = nn.Linear(5, 4), torch.tensor([0, 1, 0, 1, 1, 0])
     for name in NAMES:
-        sides = 1 if name in BATCH else 3 if name == "TripletLoss" else 2
-        inputs = [side.float() for side in rows_of(labels.tolist(), sides)]
+        inputs = [side.float() for side in rows_of(labels.tolist(), _sides(name))]
         values = []
         for module in (ours, theirs):
             criterion = getattr(module, name)(network)
@@ -123,13 +139,14 @@ def test_patch_reaches_every_import_path(ours, theirs):
 
 
 def test_fuse_takes_their_objects(ours, theirs):
-    labels, rows = torch.arange(8) % 3, rows_of([0] * 8)
-    for name in BATCH:
+    labels = torch.arange(8) % 2
+    for name in NAMES:
+        rows = rows_of([0] * 8, _sides(name))
         loss = getattr(theirs, name)(nn.Linear(2, 2))
         twin = fuse(loss)
         assert type(twin) is getattr(ours, name)
-        assert twin.sentence_embedder is loss.sentence_embedder
-        assert twin.distance_metric is loss.distance_metric
+        assert dict(twin.named_parameters()) == dict(loss.named_parameters())
+        assert twin.get_config_dict() == loss.get_config_dict()
         expected = loss.compute_loss_from_embeddings(rows, labels)
         torch.testing.assert_close(twin.compute_loss_from_embeddings(rows, labels), expected)
         assert type(fuse(twin)) is type(twin)

@@ -79,7 +79,8 @@ def test_triplet_margin_loss(shapes, seed, **options):
     keepdim=st.booleans(),
 )
 def test_pairwise_distance(shapes, seed, **options):
-    assert_same(*_call("PairwiseDistance", **options), _sides(shapes[:2], seed))
+    for sides in (shapes[:2], [(4,), (6, 4)]):
+        assert_same(*_call("PairwiseDistance", **options), _sides(sides, seed))
 
 
 @given(

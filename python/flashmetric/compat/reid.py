@@ -44,7 +44,7 @@ class TripletLoss(nn.Module):
     with B elements.
 
     Returns:
-        0-dim loss in the dtype of the inputs.
+        0-dim loss in the dtype of the inputs; under autocast float32 at least.
 
     Raises:
         TypeError: a dtype that is not supported.
@@ -71,7 +71,8 @@ class TripletLoss(nn.Module):
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of (B, D) embeddings and B labels."""
         labels = batch_of(type(self).__name__, "targets", targets, "inputs", inputs)
-        return like(_hard(inputs, labels, self.margin), inputs)
+        loss = _hard(inputs, labels, self.margin)
+        return like(loss, inputs, torch.is_autocast_enabled(inputs.device.type))
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"
@@ -101,7 +102,7 @@ def triplet_loss(
         hard_mining: the hardest rows instead of soft weights.
 
     Returns:
-        0-dim loss in the dtype of the embedding.
+        0-dim loss in the dtype of the embedding; under autocast float32 at least.
 
     Raises:
         TypeError: a dtype that is not supported; a flag that is no bool.
@@ -126,7 +127,8 @@ def triplet_loss(
     soft_margin = data.number(op, "margin", margin) <= 0
     labels = batch_of(op, "targets", targets, "embedding", embedding)
     mined = _hard if hard_mining else _weighted
-    return like(mined(embedding, labels, margin, soft_margin, norm_feat), embedding)
+    loss = mined(embedding, labels, margin, soft_margin, norm_feat)
+    return like(loss, embedding, torch.is_autocast_enabled(embedding.device.type))
 
 
 def _hard(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from flashmetric import _validate
@@ -56,7 +57,7 @@ def triplet_semihard_loss(
         distance_metric: "L2", "squared-L2" or "angular" (1 - cosine).
 
     Returns:
-        0-dim loss in the dtype of y_pred.
+        0-dim loss in the dtype of y_pred; under autocast float32 at least.
 
     Raises:
         TypeError: a dtype that is not supported.
@@ -96,7 +97,7 @@ def triplet_hard_loss(
         distance_metric: "L2", "squared-L2" or "angular" (1 - cosine).
 
     Returns:
-        0-dim loss in the dtype of y_pred.
+        0-dim loss in the dtype of y_pred; under autocast float32 at least.
 
     Raises:
         TypeError: a dtype that is not supported, or soft that is no bool.
@@ -191,4 +192,4 @@ def _loss(
         soft_margin=bool(soft),
         invalid="count",
     )
-    return like(loss, y_pred)
+    return like(loss, y_pred, torch.is_autocast_enabled(y_pred.device.type))
