@@ -149,7 +149,7 @@ def test_fuse_takes_their_objects(ours, theirs):
         assert twin.get_config_dict() == loss.get_config_dict()
         expected = loss.compute_loss_from_embeddings(rows, labels)
         torch.testing.assert_close(twin.compute_loss_from_embeddings(rows, labels), expected)
-        assert type(fuse(twin)) is type(twin)
+        assert fuse(twin) is twin
 
 
 def test_fuse_says_what_it_cannot_take(theirs):

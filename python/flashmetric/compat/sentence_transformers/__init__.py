@@ -80,7 +80,7 @@ def fused(loss: nn.Module, miner: nn.Module | None = None) -> Any:
                 rule = f"distance_metric of {name} must be one of sentence-transformers"
                 text = f"[fuse] {rule}; got {loss.distance_metric!r}."
                 raise ValueError(text)
-            return turned_into(each, loss)
+            return loss if type(loss) is each else turned_into(each, loss)
     own = next((base.__name__ for base in _CLASSES if isinstance(loss, base)), None)
     reason = "has no fused equivalent"
     if own:
