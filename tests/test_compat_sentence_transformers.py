@@ -171,6 +171,18 @@ def test_an_empty_batch_is_zero_where_theirs_is_not(both):
         )
 
 
+def test_a_row_of_zeros_has_no_cosine_and_no_gradient(both):
+    for name, n_sides in (("TripletLoss", 3), ("ContrastiveLoss", 2), (BATCH[0], 1)):
+        sides = rows_of([0] * 4, n_sides)
+        sides[0][0] = 0
+        metric = "cosine" if n_sides == 1 else "TripletDistanceMetric.COSINE"
+        losses = _both_losses(both, name, metric, 2.0, torch.tensor([1, 1, 0, 0]))
+        mine, theirs = (value_and_gradients(loss, sides) for loss in losses)
+        torch.testing.assert_close(mine[0], theirs[0])
+        assert not mine[1][0].any()
+        assert theirs[1][0].abs().max() > 1e6
+
+
 def test_their_error_for_another_number_of_labels(both):
     for name in (*BATCH, *PAIRS):
         metric = GIVEN_METRICS[1] if name in SIDES else "euclidean"

@@ -15,7 +15,7 @@ Differences, all of them where the library's value is an artefact:
 - An empty batch has loss 0 with zero gradients; there NaN, or an error.
 - A hinge at exactly 0 has slope 0 in the losses of a batch; there 1.
 - Rows of equal distance: the lowest index carries the gradient.
-- Cosine distance: a row of zeros has gradient 0; there one of size 1e8 and more.
+- Cosine distance: a row of zeros has gradient 0; there one above 1e6.
 - eps = 1e-6 of SiameseDistanceMetric is rounded as the rows are; see `flashmetric.compat.torch`.
 - Half precision: distances are float32 throughout; there SiameseDistanceMetric rounds them.
 """
