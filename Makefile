@@ -18,6 +18,9 @@ test: $(BUILT)
 	$(PY) -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 test-all: $(BUILT)
 	$(PY) -m pytest $(PYTEST_ARGS)
+peer-tests: $(VENV)/.extra-peers  # compat beside the libraries that it stands in for
+	$(PY) -m pytest -m "not gpu" tests/test_peers.py tests/test_compat_*.py \
+	  tests/test_sentence_transformers_training.py tests/test_examples.py $(PYTEST_ARGS)
 
 bench: $(VENV)/.extra-bench
 	$(PY) -m flashmetric bench
@@ -43,7 +46,8 @@ docs: $(VENV)/.extra-docs
 clean:
 	rm -rf $(VENV) build dist demo_out
 
-.PHONY: demo test test-all bench gpu-test gpu-bench gpu-sanitize tables asan lint wheel docs clean
+.PHONY: demo test test-all peer-tests bench tables gpu-test gpu-bench gpu-sanitize asan lint wheel \
+  docs clean
 
 # PyTorch first and alone: what follows finds it installed and leaves it as it is.
 $(VENV)/.torch:

@@ -3,8 +3,8 @@
 
     pytorch_metric_learning   losses, miners, distances, reducers; the rest of it passes through
     sentence_transformers     BatchHardTripletLoss and its like, TripletLoss, ContrastiveLoss ...
-    reid                      TripletLoss of torchreid and fast-reid
-    oml                       TripletLossWithMiner of open-metric-learning
+    reid                      TripletLoss of torchreid, triplet_loss of fast-reid
+    oml                       TripletLossWithMiner of open-metric-learning, and its miners
     tfa                       triplet_semihard_loss, triplet_hard_loss of TensorFlow Addons
     torch                     TripletMarginLoss, CosineEmbeddingLoss ... of torch.nn
 
