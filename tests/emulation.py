@@ -22,12 +22,13 @@ from flashmetric import _ops
 from flashmetric._ops import cuda, extremes
 from sources import CSRC
 
-__all__ = ["build", "in_place_of_the_cpu"]
+__all__ = ["build", "in_place_of_the_cpu", "load"]
 
 _EMULATOR = Path(__file__).parent / "emulated_gpu"
 _LAUNCH = re.compile(r"(\w+(?:<[^<>;]*>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
-# The main loops that rank are PTX.
-_SOURCES = [each for each in sorted((CSRC / "cuda").glob("*.cu")) if "tiles" not in each.stem]
+_SHARED = re.compile(r"extern __shared__ char (\w+)\[\];")
+# Warpgroup instructions are not emulated.
+_SOURCES = [each for each in sorted((CSRC / "cuda").glob("*.cu")) if "sm90" not in each.stem]
 
 
 def _launched(match: re.Match[str]) -> str:
@@ -64,10 +65,15 @@ def build(folder: Path) -> Any:
         pytest.skip("no C++ compiler")
     library = folder / f"emulated-{_digest()}.so"
     if not library.exists():
-        includes = [_EMULATOR, CSRC, CSRC / "cuda", pybind11.get_include()]
+        # A copy of the headers, with our ptx.cuh; "../x.h" is found from csrc/cuda.
+        for header in (CSRC / "cuda").glob("*.*h"):
+            text = _SHARED.sub(r"char* \1 = emulated::dynamic_shared;", header.read_text())
+            (folder / header.name).write_text(text)
+        shutil.copy(_EMULATOR / "ptx.cuh", folder)
+        includes = [folder, _EMULATOR, CSRC, CSRC / "cuda", pybind11.get_include()]
         includes.append(sysconfig.get_paths()["include"])
         flags = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-w"]
-        flags += ["-include", "cuda_runtime.h"]  # as nvcc does
+        flags += ["-D__CUDA_ARCH__=800", "-include", "cuda_runtime.h"]  # as nvcc does
         command = [compiler, *flags, *(f"-I{each}" for each in includes), "-c"]
         sources = [_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp"]
         for source in _SOURCES:
@@ -80,6 +86,11 @@ def build(folder: Path) -> Any:
         part = folder / "part.so"
         _run([compiler, "-shared", *map(str, objects), "-o", str(part)])
         part.rename(library)
+    return load(library)
+
+
+def load(library: Path) -> Any:
+    """A module of that file; another copy of the file is another GPU."""
     spec = importlib.util.spec_from_file_location("emulated", library)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -3,7 +3,7 @@
 // which columns are not simply negatives.
 #pragma once
 
-#include "inline.cuh"
+#include "ptx.cuh"
 #include "state.cuh"
 
 namespace flashmetric::cuda {
@@ -116,17 +116,6 @@ struct RowGate {
 FM_DEVICE float lowest_of_quad(float x) {
   x = ::fminf(x, __shfl_xor_sync(kAllLanes, x, 1));
   return ::fminf(x, __shfl_xor_sync(kAllLanes, x, 2));
-}
-
-FM_DEVICE void store_if(bool wanted, Candidate* to, float lower, int32_t position) {
-  asm volatile(
-      "{\n"
-      ".reg .pred wanted;\n"
-      "setp.ne.s32 wanted, %0, 0;\n"
-      "@wanted st.global.v2.b32 [%1], {%2, %3};\n"
-      "}\n" ::"r"(static_cast<int>(wanted)),
-      "l"(to), "r"(__float_as_int(lower)), "r"(position)
-      : "memory");
 }
 
 // What the choice needs to know of the rows of this thread.

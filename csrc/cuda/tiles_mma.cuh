@@ -9,6 +9,7 @@
 #pragma once
 
 #include "gate.cuh"
+#include "ptx.cuh"
 
 namespace flashmetric::cuda {
 
@@ -26,24 +27,6 @@ struct MmaShared {
   MmaStage stage[stages];
   float bounds[stages][3][kMmaColumns];  // lower of both roles and slack, of tiles in turn
 };
-
-__device__ inline void copy16(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(shared_address(to)), "l"(from));
-}
-
-FM_DEVICE void load_fragments(uint32_t (&to)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(address));
-}
-
-FM_DEVICE void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 // The address of a 16-byte piece in a swizzled tile.
 __device__ inline uint32_t piece_address(uint32_t tile, int row, int piece) {
@@ -126,7 +109,7 @@ struct MmaLoader {
         copy16(&shared.bounds[tile % stages][kind][at], from + ref + at);
       }
     }
-    asm volatile("cp.async.commit_group;\n" ::);
+    close_copies();
   }
 };
 
@@ -149,7 +132,7 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared<stages>& shared,
   for (int tile = 0; tile < loader.tiles; ++tile) {
     MmaSums sums{};
     for (int chunk = 0; chunk < loader.chunks; ++chunk, ++step) {
-      asm volatile("cp.async.wait_group %0;\n" ::"n"(stages - 2));
+      wait_for_copies<stages - 2>();
       __syncthreads();  // the stage is full, and the one before it has been read by all
       loader.start(step + stages - 1);
       sums.add_chunk(shared.stage[step % stages], warp_row, warp_column);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // csrc/cuda as a Python module, with the functions of _C that start with cuda_.
 #include "arguments.h"
-#include "cuda/tiles.h"
+#include "tiles.h"
 
 namespace py = pybind11;
 namespace fm = flashmetric;
@@ -59,8 +59,7 @@ fm::PairwiseProblem read_one(Arguments& in) {
 
 }  // namespace
 
-// No main loop of this device ranks by tiles.
-cudaError_t fm::cuda::launch_tiles_mma(const MineState&, int, cudaStream_t) { std::abort(); }
+// Of capability 9.0.
 cudaError_t fm::cuda::launch_tiles_wgmma(const MineState&, cudaStream_t) { std::abort(); }
 
 PYBIND11_MODULE(emulated, m) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The runtime of the emulated GPU: one device, whose memory is the host's, without tensor cores.
+// The runtime of the emulated GPU: one device of capability 8.0, whose memory is the host's.
+// EMULATED_SHARED_BYTES says how much shared memory a block may have.
 #pragma once
 
 #include <algorithm>
@@ -30,12 +31,13 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "none"; }
-// Capability 7.5: ranks by keys.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor         ? 7
-           : attribute == cudaDevAttrComputeCapabilityMinor       ? 5
-           : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 48 * 1024
-                                                                  : 2;
+  const char* const bytes = std::getenv("EMULATED_SHARED_BYTES");
+  *value = attribute == cudaDevAttrComputeCapabilityMajor   ? 8
+           : attribute == cudaDevAttrComputeCapabilityMinor ? 0
+           : attribute == cudaDevAttrMultiProcessorCount    ? 2
+           : bytes == nullptr                               ? 163 * 1024
+                                                            : std::atoi(bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {

@@ -3,7 +3,8 @@
 // it waits for others: at __syncthreads, or where the lanes of a warp exchange values.
 //
 // What it shows: that a kernel computes what it should, and that all lanes come to each exchange
-// (else it aborts). What it cannot show: races between blocks, and what only PTX does.
+// (else it aborts). What it cannot show: races between blocks, and what the warpgroup instructions
+// of capability 9.0 do.
 #pragma once
 
 #include <ucontext.h>
@@ -31,6 +32,10 @@ struct dim3 {
   dim3(unsigned of_x = 1, unsigned of_y = 1, unsigned of_z = 1) : x(of_x), y(of_y), z(of_z) {}
 };
 
+struct float2 {
+  float x, y;
+};
+
 namespace emulated {
 
 constexpr int kLanes = 32;
@@ -52,6 +57,9 @@ struct Barrier {
   unsigned long passed = 0;
 };
 
+// The shared memory that a launch asks for.
+alignas(128) inline char dynamic_shared[size_t{1} << 18];
+
 struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
   jmp_buf scheduler;
@@ -59,6 +67,7 @@ struct Block {
   int thread = 0;
   int n_threads = 0;
   int n_done = 0;
+  uint64_t events = 0;  // threads that came to a barrier, or to the end
   Barrier warps[kMostWarps], all;
   uint64_t slot[kMostWarps][kLanes];
 };
@@ -76,6 +85,7 @@ inline void pause() {
 
 inline void wait(Barrier& barrier, int count) {
   const unsigned long before = barrier.passed;
+  ++block.events;
   if (++barrier.arrived == count) {
     barrier.arrived = 0;
     ++barrier.passed;
@@ -90,6 +100,7 @@ inline void run_fiber() {
     block.kernel();
     fiber().done = true;
     ++block.n_done;
+    ++block.events;
     pause();
   }
 }
@@ -110,25 +121,17 @@ inline void resume(int thread) {
   setcontext(&context);
 }
 
-inline uint64_t progress() {
-  uint64_t sum = static_cast<uint64_t>(block.n_done) + block.all.passed;
-  for (const Barrier& barrier : block.warps) {
-    sum += barrier.passed + static_cast<uint64_t>(barrier.arrived);
-  }
-  return sum + static_cast<uint64_t>(block.all.arrived);
-}
-
 inline void run_block() {
   block.n_done = 0;
   block.all = {};
   for (Barrier& barrier : block.warps) barrier = {};
   for (int t = 0; t < block.n_threads; ++t) block.fibers[static_cast<size_t>(t)]->done = false;
   while (block.n_done < block.n_threads) {
-    const uint64_t before = progress();
+    const uint64_t before = block.events;
     for (int t = 0; t < block.n_threads; ++t) {
       if (!block.fibers[static_cast<size_t>(t)]->done) resume(t);
     }
-    if (progress() == before) {
+    if (block.events == before) {
       std::fputs("[emulated] a warp or a block waits for a thread that has left\n", stderr);
       std::abort();
     }
@@ -261,4 +264,6 @@ Value max(Value a, Value b) {
 }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline uint64_t __cvta_generic_to_shared(const void* at) { return reinterpret_cast<uint64_t>(at); }
+inline uint64_t __cvta_generic_to_shared(const void* at) {
+  return static_cast<uint64_t>(static_cast<const char*>(at) - emulated::dynamic_shared);
+}
