@@ -67,7 +67,8 @@ constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pa
 
 // The rules of cpu/dense_kernels.cpp.
 constexpr std::string_view kDenseLosses[] = {
-    "all", "semihard_all", "hard_all", "easy_all", "soft", "contrastive", "online_contrastive"};
+    "all",  "semihard_all", "hard_all",           "easy_all",
+    "soft", "contrastive",  "online_contrastive", SemiHard::name};
 
 Status resolve(const MineProblem& problem, Names& names) {
   Status status = resolve_distance("mine", problem.distance, names);
@@ -112,8 +113,14 @@ Status list_triplets(ListProblem& problem) {
   Status status = resolve_distance(op, problem.distance, names);
   if (status.empty()) status = resolve(ListRules{}, op, "mining", problem.mining, names.mining);
   if (status.empty()) status = check_size(op, problem.ref.n);
-  if (status.empty()) cpu::kernel_table().list_triplets(problem, names);
-  return status;
+  if (!status.empty()) return status;
+  const bool usual = problem.mining == SemiHard::name && problem.hardness == 0.5;
+  if (problem.for_loss && usual && cpu::semihard_is_dense(problem, names)) {
+    problem.end = -1;
+    return {};
+  }
+  cpu::kernel_table().list_triplets(problem, names);
+  return {};
 }
 
 Status dense(DenseProblem& problem) {
@@ -129,6 +136,9 @@ Status dense(DenseProblem& problem) {
   if (known == std::end(kDenseLosses) || reduction == std::end(kDenseReductions)) {
     return "[dense] unknown loss or reduction: '" + std::string(problem.loss) + "', '" +
            std::string(problem.reduction) + "'.";
+  }
+  if (problem.loss == SemiHard::name && !cpu::semihard_is_dense(problem, names)) {
+    return "[dense] semihard takes float32 rows, large classes and a distance of products.";
   }
   names.dense_reduction = static_cast<DenseReduction>(reduction - std::begin(kDenseReductions));
   cpu::kernel_table().dense(problem, names);

@@ -35,6 +35,9 @@ struct SortScratch {
 };
 
 template <class T>
+struct SemiHardScratch;  // semihard_row.h
+
+template <class T>
 struct RowScratch {
   T* h;  // [rows][stride] see dense_rows.h; above every threshold where no negative is
   uint32_t* negative;         // [stride / 32] bit j: reference j is a negative
@@ -48,6 +51,7 @@ struct RowScratch {
   int32_t* listed;            // [stride]
   double* widened;            // [dim]
   SortScratch<T> sort;
+  SemiHardScratch<T>* semihard;  // null for other losses
 };
 
 // A row's h compared with two thresholds: certainly between inside the inner ones, certainly not
@@ -77,10 +81,20 @@ FM_INLINE double number_of(int64_t anchor, const double* values, int64_t stride,
   return values == nullptr ? number : values[anchor * stride];
 }
 
-// How far h can be off in proportion to itself.
+template <class Mask>
+FM_INLINE bool any_lane(const Mask& mask) {
+  uint64_t words[sizeof(Mask) / 8];
+  std::memcpy(words, &mask, sizeof mask);
+  uint64_t all = 0;
+  for (const uint64_t word : words) all |= word;
+  return all != 0;
+}
+
+// How far h and a threshold in T can be off in proportion to themselves: of products one rounding
+// each, to T; 4 leave room for those of the bands.
 template <class T>
 FM_INLINE double row_relative_error(KeyForm key, int64_t dim) {
-  return 16 * Precision<T>::roundoff +
+  return (key.of_products() ? 4 : 16) * Precision<T>::roundoff +
          static_cast<double>(score_spread<T>(key, static_cast<double>(dim)));
 }
 
@@ -149,22 +163,12 @@ struct DenseRow {
       const auto outside = ((x < low_out) | (x > high_out)) & (x <= most);
       sure(j, inside, x);
       const auto open = ~(inside | outside);
-      if (__builtin_expect(any(open), 0)) {
+      if (__builtin_expect(any_lane(open), 0)) {
         for (int lane = 0; lane < kWidth<T>; ++lane) {
           if (open[lane] != 0 && is_negative(j + lane)) unsure(j + lane);
         }
       }
     }
-  }
-
- private:
-  template <class Mask>
-  static FM_INLINE bool any(const Mask& mask) {
-    uint64_t words[sizeof(Mask) / 8];
-    std::memcpy(words, &mask, sizeof mask);
-    uint64_t all = 0;
-    for (const uint64_t word : words) all |= word;
-    return all != 0;
   }
 };
 
