@@ -35,7 +35,7 @@ struct SortScratch {
 };
 
 template <class T>
-struct SemiHardScratch;  // semihard_row.h
+struct SemiHardScratch;  // semihard_scratch.h
 
 template <class T>
 struct RowScratch {
@@ -90,11 +90,10 @@ FM_INLINE bool any_lane(const Mask& mask) {
   return all != 0;
 }
 
-// How far h and a threshold in T can be off in proportion to themselves: of products one rounding
-// each, to T; 4 leave room for those of the bands.
+// How far h can be off in proportion to itself.
 template <class T>
 FM_INLINE double row_relative_error(KeyForm key, int64_t dim) {
-  return (key.of_products() ? 4 : 16) * Precision<T>::roundoff +
+  return 16 * Precision<T>::roundoff +
          static_cast<double>(score_spread<T>(key, static_cast<double>(dim)));
 }
 
