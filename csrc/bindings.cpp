@@ -43,6 +43,7 @@ size_t list_triplets(const py::args& args) {
   p.margin_stride = in;
   p.seed = static_cast<uint64_t>(static_cast<int64_t>(in));
   p.uncovered = in;
+  p.for_loss = in;
   p.begin = in;
   p.capacity = in;
   for (int64_t*& out : p.out) out = in;
@@ -97,6 +98,9 @@ size_t dense(const py::args& args) {
   p.mining_margin_values = in;
   p.mining_margin_stride = in;
   p.soft_margin = in;
+  p.drop_without_semihard = in;
+  p.uncovered = in;
+  p.refused = in;
   p.temperature = in;
   p.detach_weights = in;
   p.power = in;

@@ -46,6 +46,14 @@ struct RowLengths {
   double residual = 0;  // |y - b|, b: y as a narrower tile holds it
 };
 
+// What may be flushed to zero, in tiles (x - centre before it is scaled up) and in float64 keys.
+template <class T>
+FM_HD double flushed(KeyFacts key, RowLengths row, double dim) {
+  const double key_unit = row.unit * (key.needs_norms() ? 1 / kMinNorm : 1);
+  return 8 * (dim + 1) * Precision<T>::smallest * (row.unit > 1 ? row.unit : 1) +
+         (dim + 8) * 0x1p-1022 * key_unit * key_unit;
+}
+
 template <class T>
 FM_HD T row_slack(KeyFacts key, RowLengths row, double dim) {
   constexpr double u = Precision<T>::roundoff;
@@ -65,10 +73,7 @@ FM_HD T row_slack(KeyFacts key, RowLengths row, double dim) {
   }
   if (product || key.needs_norms()) slack += 0x1p-53 * (dim / 4 + 64) * half_full;
   if (key.relative) slack += 0x1p-53 * (dim + 64) * half_full;
-  // What may be flushed to zero, in tiles (x - centre before it is scaled up) and in float64 keys.
-  slack += 8 * (dim + 1) * Precision<T>::smallest * (row.unit > 1 ? row.unit : 1);
-  const double key_unit = row.unit * (key.needs_norms() ? 1 / kMinNorm : 1);
-  slack += (dim + 8) * 0x1p-1022 * key_unit * key_unit;
+  slack += flushed<T>(key, row, dim);
   return static_cast<T>(slack * (1 + 0x1p-20));  // 2^-20: the casts to T round the slack itself
 }
 
@@ -117,6 +122,27 @@ template <class T>
 FM_HD T any_slack(KeyFacts key, RowLengths row, double total, double dim) {
   return key.of_products() ? row_slack<T>(key, row, dim)
                            : elementwise_slack<T>(key, row, total, dim);
+}
+
+// Of h = half_i + half_j - <y_i, y_j> (cpu/dense_rows.h), where products are added up in segments
+// and the halves rounded once: h is within slack_i + slack_j of what the key makes of it. Proof:
+// docs/numerics-mining.md.
+template <class T>
+FM_HD T segmented_slack(KeyFacts key, RowLengths row, double dim, double segment) {
+  constexpr double u = Precision<T>::roundoff;
+  const bool product = key.form == Form::product;
+  const double half_centred = row.centred * row.centred / 2;
+  const double half_full = row.full * row.full / 2;
+  // A segment's roundings, one for each segment, 4 for y, 1 for the half, 3 where h is put
+  // together; 2 are spare. Each is at most u (|y_i|^2 + |y_j|^2) / 2.
+  double slack = u * (segment + (dim / segment + 1) + 10) * half_centred;
+  if (key.maps_rows() || key.quotient) slack += 8 * u * half_full;
+  // Halves of products are <centre, y> + |centre|^2 / 2: 4 and 3 roundings.
+  if (product) slack += 8 * u * row.centre * (row.centred + row.centre / 2);
+  const bool full = product || key.needs_norms();
+  slack += 0x1p-53 * (dim / 4 + 64) * (full ? half_full : half_centred);
+  if (key.relative) slack += 0x1p-53 * (dim + 64) * half_full;
+  return static_cast<T>((slack + flushed<T>(key, row, dim)) * (1 + 0x1p-20));
 }
 
 // The slack of a score. Rows that are normalised (in float64, so that y rounds once) and whose

@@ -6,6 +6,7 @@
 
 #include "cpu/isa.h"
 #include "cuda.h"
+#include "list_rules.h"
 
 namespace flashmetric {
 namespace {
@@ -16,7 +17,8 @@ constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pa
 
 // The rules of cpu/dense_kernels.cpp.
 constexpr std::string_view kDenseLosses[] = {
-    "all", "semihard_all", "hard_all", "easy_all", "soft", "contrastive", "online_contrastive"};
+    "all",  "semihard_all", "hard_all",           "easy_all",
+    "soft", "contrastive",  "online_contrastive", SemiHard::name};
 
 }  // namespace
 
@@ -35,9 +37,15 @@ Status cuda_mine(MineProblem& problem, Device device) {
 
 Status list_triplets(ListProblem& problem) {
   Names names;
-  Status status = resolve(problem, names);
-  if (status.empty()) cpu::kernel_table().list_triplets(problem, names);
-  return status;
+  const Status status = resolve(problem, names);
+  if (!status.empty()) return status;
+  const bool usual = problem.mining == SemiHard::name && problem.hardness == 0.5;
+  if (problem.for_loss && usual && cpu::semihard_is_dense(problem, names)) {
+    problem.end = -1;
+    return {};
+  }
+  cpu::kernel_table().list_triplets(problem, names);
+  return {};
 }
 
 Status dense(DenseProblem& problem) {
@@ -53,6 +61,9 @@ Status dense(DenseProblem& problem) {
   if (known == std::end(kDenseLosses) || reduction == std::end(kDenseReductions)) {
     return "[dense] unknown loss or reduction: '" + std::string(problem.loss) + "', '" +
            std::string(problem.reduction) + "'.";
+  }
+  if (problem.loss == SemiHard::name && !cpu::semihard_is_dense(problem, names)) {
+    return "[dense] semihard takes float32 rows, large classes and a distance of products.";
   }
   names.dense_reduction = static_cast<DenseReduction>(reduction - std::begin(kDenseReductions));
   cpu::kernel_table().dense(problem, names);

@@ -89,6 +89,7 @@ struct ListProblem : Comparison {
   int64_t margin_stride = 0;
   uint64_t seed = 0;
   bool uncovered = false;  // also pairs without any negative, as (anchor, positive, -1)
+  bool for_loss = false;   // end = -1 instead of a list where `dense` takes the loss
   int64_t begin = 0, capacity = 0;
   int64_t* out[3] = {};  // [capacity] anchors, positives, negatives
   int64_t count = 0;     // out: triplets listed
@@ -137,6 +138,9 @@ struct DenseProblem : Comparison {
   const double* mining_margin_values = nullptr;
   int64_t mining_margin_stride = 0;
   bool soft_margin = false;
+  bool drop_without_semihard = false;  // of semihard, as in ListProblem
+  bool uncovered = false;              // likewise
+  int64_t* refused = nullptr;          // out, of semihard: 1 = float32 cannot hold what it needs
   double temperature = 1;
   bool detach_weights = false;
   int power = 2;

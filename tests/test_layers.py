@@ -55,7 +55,7 @@ CPP_LAYERS = {
     "cpu/bf16_kernels.cpp": {API, HOOKS} | POLICIES,
     HOOKS: {API},
     "arguments.h": {API, "cuda.h"},
-    "dispatch.cpp": {API, "cuda.h", "names.h", "cpu/isa.h", "cpu/kernels.h"},
+    "dispatch.cpp": {API, "cuda.h", "names.h", "list_rules.h", "cpu/isa.h", "cpu/kernels.h"},
     "names.cpp": {API, "names.h"} | POLICIES,
     "cuda.h": {API, "names.h"},
     "names.h": {API},

@@ -13,9 +13,6 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-// 2^21 slots of 77 bytes: less than twice what listing as many triplets takes.
-constexpr int64_t kMostSlotsInAll = int64_t{1} << 21;
-
 template <class T>
 struct Beyond {
   MineProblem problem{};  // the comparison, as `prepare` takes it
@@ -57,10 +54,8 @@ struct Beyond {
 
 // Whether the tiles are worth a try.
 inline bool has_slots(const ListProblem& problem, int rule) {
-  if (rule != index_of_name(ListRules{}, SemiHard::name) || problem.hardness != 0.5) return false;
-  if (problem.labels.relation != Relation::classes || problem.dim == 0) return false;
-  const int64_t most = largest_class(problem);
-  return most > 0 && most <= kMostSlots && most * problem.query.n <= kMostSlotsInAll;
+  const bool semihard = rule == index_of_name(ListRules{}, SemiHard::name);
+  return semihard && problem.hardness == 0.5 && suits_slots(problem);
 }
 
 template <class T>

@@ -21,7 +21,7 @@ bool block_loss(KeyForm key, DenseProblem& problem, DenseReduction reduction) {
     return true;
   }
   state.threads = dense_threads(problem);
-  prepare_dense(key, problem, state);
+  prepare_dense(key, problem, false, state);
   prepare_factors(problem, state);
   return DenseBlocks<T, curve, Rule>(problem, state, blocks, scratch, key).run(reduction);
 }

@@ -56,7 +56,7 @@ struct BlockMeasure {
     });
     slot.sum_an = sum.sum();
     const auto limit =
-        static_cast<T>(nearest + 8 * base.state.most_slack);  // twice any row's error
+        static_cast<T>(nearest + 4 * base.state.most_slack);  // twice any row's error
     each([&](int r, int group, Vec<T> times, Vec<T> h) {
       for (int lane = 0; lane < kWidth<T>; ++lane) {
         if (!(times[lane] > 0) || h[lane] > limit) continue;

@@ -24,6 +24,7 @@
 #include "exact_row.h"
 #include "kernels.h"
 #include "scatter_pairs.h"
+#include "semihard_rule.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
@@ -73,16 +74,24 @@ struct DenseRows {
                            scratch.sort,
                            c};
     row.error = static_cast<T>(state.error(i));
-    row.relative = row_relative_error<T>(key, problem.dim);
+    // Of products all but what is measured is within the slack; that, and thresholds, round to T
+    // once, and 4 leave room for the bands.
+    row.relative =
+        key.of_products() ? 4 * Precision<T>::roundoff : row_relative_error<T>(key, problem.dim);
     refine(row, scratch, near);
-    split(row, scratch);
     const RowFactors<T> factors = factors_of(i, scratch);
     RowTotals& totals = state.totals[i];
     totals = RowTotals{};
-    Rule::row(problem, row, factors, problem.stats != nullptr, totals);
-    for (int64_t p = 0; p < row.n_positive; ++p) {
-      const double slope = row.positive_slope[p];
-      c[row.positive[p]] = static_cast<T>(slope == 0 ? 0 : slope * key.slope(row.positive_key[p]));
+    if constexpr (std::is_same_v<Rule, SemiHardPairs>) {
+      SemiHardTerms<T, curve>(problem, row, state.order, factors, scratch).add(totals);
+    } else {
+      split(row, scratch);
+      Rule::row(problem, row, factors, problem.stats != nullptr, totals);
+      for (int64_t p = 0; p < row.n_positive; ++p) {
+        const double slope = row.positive_slope[p];
+        c[row.positive[p]] =
+            static_cast<T>(slope == 0 ? 0 : slope * key.slope(row.positive_key[p]));
+      }
     }
   }
 

@@ -20,6 +20,8 @@ struct DenseByPairs {
   const DenseState<T>& state;
   KeyForm key;
 
+  static constexpr bool folds = false;
+
   FM_INLINE int64_t features() const { return panels_of(problem.dim, kTileCols<T>) * kTileCols<T>; }
 
   // Adds the rows i .. of a group, whose coefficients are `c`.

@@ -44,7 +44,7 @@ struct DenseState {
   }
   // How far h of the query at sorted position i can be off.
   FM_INLINE double error(int64_t i) const {
-    return 2 * (static_cast<double>(query.slack[i]) + static_cast<double>(most_slack));
+    return static_cast<double>(query.slack[i]) + static_cast<double>(most_slack);
   }
 };
 
@@ -55,6 +55,29 @@ struct DenseGradient {
   KeyForm key;
   const bool difference = key.form == Form::difference;
   static constexpr int cols = kTileCols<T>;
+  // Both ends of a pair move by c_ij (y_i - y_j), or by c_ij y of the other: of the queries among
+  // themselves, a row may take c_ij + c_ji and the columns nothing.
+  static constexpr bool folds = true;
+
+  // c += its transpose: the rows of one block of queries, and their mirror images. All rows are
+  // there, and zeros behind them.
+  FM_NOINLINE void fold(int64_t block) const {
+    constexpr int width = kWidth<T>;
+    const int64_t stride = state.stride;
+    for (int64_t i = block * kBlock; i < (block + 1) * kBlock; i += width) {
+      for (int64_t j = i; j < state.query.padded(); j += width) {
+        Vec<T> here[width];
+        Vec<T> there[width];
+        for (int r = 0; r < width; ++r) here[r] = load(state.c + (i + r) * stride + j);
+        for (int r = 0; r < width; ++r) there[r] = load(state.c + (j + r) * stride + i);
+        transpose<T>(there);
+        for (int r = 0; r < width; ++r) here[r] += there[r];
+        for (int r = 0; r < width; ++r) store(state.c + (i + r) * stride + j, here[r]);
+        transpose<T>(here);
+        for (int r = 0; r < width; ++r) store(state.c + (j + r) * stride + i, here[r]);
+      }
+    }
+  }
 
   FM_INLINE int64_t features() const { return panels_of(problem.dim, cols) * cols; }
 
@@ -72,7 +95,7 @@ struct DenseGradient {
         aside[j] = row[j];
         row[j] = 0;
       });
-      state.weight[0][i + r] += sum_of(row, 1, state.stride);
+      state.weight[0][i + r] += sum_of(row, state.stride);
     }
     for (int r = 0; r < kGroup; r += kTileRows)
       add_row_tile(i + r, rows - r, c + r * state.stride, scratch);
@@ -94,10 +117,8 @@ struct DenseGradient {
       });
     }
     const DenseSet<T>& terms = state.query;
+    add_sums(state.c + begin, rows, state.weight[1] + begin);
     for (int64_t j = begin; j < begin + kBlock; j += kTileRows) {
-      for (int r = 0; r < kTileRows; ++r) {
-        state.weight[1][j + r] += sum_of(state.c + j + r, state.stride, rows);
-      }
       for (int64_t p = 0; p < panels_of(problem.dim, cols); ++p) {
         add_weighted_tile<T>({state.c + j, 1, state.stride},
                              terms.panel + (p * terms.padded() + first) * cols, rows,
@@ -159,10 +180,33 @@ struct DenseGradient {
     }
   }
 
-  static FM_INLINE double sum_of(const T* c, int64_t step, int64_t count) {
-    double sum = 0;
-    for (int64_t j = 0; j < count; ++j) sum += static_cast<double>(c[j * step]);
-    return sum;
+  // As many numbers as a vector has doubles.
+  static FM_INLINE Vec<double> widened(const T* from) {
+    typedef T Narrow __attribute__((vector_size(sizeof(T) * kWidth<double>)));
+    Narrow narrow;
+    std::memcpy(&narrow, from, sizeof narrow);
+    return __builtin_convertvector(narrow, Vec<double>);
+  }
+
+  // Of a row of c; its length is a multiple of every vector.
+  static FM_INLINE double sum_of(const T* c, int64_t count) {
+    Vec<double> sum[2] = {};
+    for (int64_t j = 0; j < count; j += 2 * kWidth<double>) {
+      sum[0] += widened(c + j);
+      sum[1] += widened(c + j + kWidth<double>);
+    }
+    return sum_lanes<double>(sum[0] + sum[1]);
+  }
+
+  // Of kBlock columns of c.
+  FM_INLINE void add_sums(const T* c, int64_t rows, double* sums) const {
+    constexpr int vectors = kBlock / kWidth<double>;
+    Vec<double> sum[vectors];
+    for (int v = 0; v < vectors; ++v) sum[v] = load(sums + v * kWidth<double>);
+    for (int64_t i = 0; i < rows; ++i, c += state.stride) {
+      for (int v = 0; v < vectors; ++v) sum[v] += widened(c + v * kWidth<double>);
+    }
+    for (int v = 0; v < vectors; ++v) store(sums + v * kWidth<double>, sum[v]);
   }
 
   // kTileRows rows, of which `rows` exist; rows that are mostly zero go through lists.

@@ -23,7 +23,11 @@ void dense_loss(KeyForm key, DenseProblem& problem, DenseReduction reduction) {
     return;
   }
   state.threads = dense_threads(problem);
-  prepare_dense(key, problem, state);
+  prepare_dense(key, problem, true, state);
+  if constexpr (std::is_same_v<Rule, SemiHardPairs>) {
+    *problem.refused = semihard_fits<T, curve>(key, state.frame) ? 0 : 1;
+    if (*problem.refused != 0) return;
+  }
   prepare_factors(problem, state);
   const AnyRelation relation = relation_of(problem, state);
   const bool mirrored =
@@ -54,6 +58,15 @@ void visit_rule(Rule, DenseProblem& problem, Names names) {
   }
 }
 
+// dispatch.cpp has seen to it that the batch is of float32 rows, and the distance of products.
+void visit_semihard(DenseProblem& problem, Names names) {
+  const KeyForm key = key_form(names.distance, names.power, problem.normalize);
+  if (key.curve() == Curve::linear) {
+    return dense_loss<float, Curve::linear, SemiHardPairs>(key, problem, names.dense_reduction);
+  }
+  dense_loss<float, Curve::square_root, SemiHardPairs>(key, problem, names.dense_reduction);
+}
+
 void count_call(bool by_blocks) {
   __atomic_fetch_add(&call_counters.dense, int64_t{1}, __ATOMIC_RELAXED);
   __atomic_fetch_add(&call_counters.dense_blocks, int64_t{by_blocks}, __ATOMIC_RELAXED);
@@ -63,6 +76,7 @@ void visit_rows(DenseProblem& problem, Names names) {
   if (problem.loss == "contrastive") return visit_rule(Contrastive<false>{}, problem, names);
   if (problem.loss == "online_contrastive") return visit_rule(Contrastive<true>{}, problem, names);
   if (problem.loss == "soft") return visit_rule(SoftWeights{}, problem, names);
+  if (problem.loss == "semihard") return visit_semihard(problem, names);
   if (problem.soft_margin) return visit_rule(TripletSoftplus{}, problem, names);
   visit_rule(TripletHinges{}, problem, names);
 }

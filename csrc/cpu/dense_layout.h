@@ -37,6 +37,12 @@ inline void lay_out_scratch(Arena& arena, const DenseProblem& problem, DenseStat
     own.sort.positive = arena.take<int32_t>(state.stride);
     own.sort.step = arena.take<int32_t>(state.stride + 1);
     own.sort.measured = arena.take<uint32_t>(state.stride / 32);
+    if (problem.loss == "semihard") {
+      SemiHardScratch<T> semihard{};
+      own.semihard = arena.take<SemiHardScratch<T>>(1);
+      lay_out_semihard(arena, state.stride, problem.dim, semihard);
+      if (!arena.counting()) *own.semihard = semihard;
+    }
     if (!arena.counting()) state.scratch[thread] = own;
   }
   const int64_t groups = kChunkBytes / (kGroup * state.stride * static_cast<int64_t>(sizeof(T)));
@@ -97,7 +103,8 @@ FM_INLINE void point_at_dense_rows(const Rows& rows, const int32_t* order, int32
 }
 
 template <class T>
-inline void prepare_dense(KeyForm key, const DenseProblem& problem, DenseState<T>& state) {
+inline void prepare_dense(KeyForm key, const DenseProblem& problem, bool segmented,
+                          DenseState<T>& state) {
   build_order(problem, state.order);
   DenseSet<T>& query = state.query;
   DenseSet<T>& ref = problem.symmetric ? state.query : state.ref;
@@ -116,7 +123,8 @@ inline void prepare_dense(KeyForm key, const DenseProblem& problem, DenseState<T
   const int64_t ref_blocks = problem.symmetric ? 0 : blocks_of(ref.n);
   parallel_tasks(state.threads, query_blocks + ref_blocks, [&](int64_t b, int) {
     const bool own = b < query_blocks;
-    pack_dense_block(key, state.frame, problem.dim, own ? b : b - query_blocks, own ? query : ref);
+    pack_dense_block(key, state.frame, problem.dim, own ? b : b - query_blocks, segmented,
+                     own ? query : ref);
   });
   state.most_slack = 0;
   for (int64_t word = 0; word < state.stride / 32; ++word) state.irregular_bits[word] = 0;

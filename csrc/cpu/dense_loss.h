@@ -93,6 +93,11 @@ struct DenseLoss {
     const bool columns = with_gradient && !mirrored &&
                          (problem.symmetric ? problem.grad[0] : problem.grad[1]) != nullptr;
     const int64_t chunk = columns ? state.chunk : state.query.padded();
+    if constexpr (Gradient::folds) {
+      if (columns && problem.symmetric && chunk >= state.query.padded()) {
+        return visit_folded(rows, gradient);
+      }
+    }
     for (int64_t first = 0; first < state.query.n; first += chunk) {
       const int64_t left = state.query.n - first;
       const int64_t count = left < chunk ? left : chunk;
@@ -112,6 +117,28 @@ struct DenseLoss {
                        gradient.add_columns(block, first, count, state.scratch[thread]);
                      });
     }
+  }
+
+  // All coefficients at once, where they fit: each pair is then added up once, not twice.
+  template <class Gradient>
+  void visit_folded(const DenseRows<T, curve, Rule>& rows, const Gradient& gradient) {
+    const int64_t words = state.stride / 32;
+    const auto groups = [&](const auto& body) {
+      parallel_ranges(state.threads, state.query.n, kGroup, [&](int64_t at, int64_t, int thread) {
+        body(at, state.c + at * state.stride, state.near + at * words, state.scratch[thread]);
+      });
+    };
+    groups([&](int64_t at, T* c, uint32_t* near, RowScratch<T>& scratch) {
+      rows.visit(at, c, near, scratch);
+    });
+    for (int64_t k = state.query.n * state.stride; k < state.query.padded() * state.stride; ++k) {
+      state.c[k] = 0;
+    }
+    parallel_tasks(state.threads, blocks_of(state.query.n),
+                   [&](int64_t block, int) { gradient.fold(block); });
+    groups([&](int64_t at, T* c, uint32_t* near, RowScratch<T>& scratch) {
+      gradient.add_rows(at, c, near, scratch, false);
+    });
   }
 
   void write_gradients(double factor) {

@@ -35,6 +35,9 @@ struct SortScratch {
 };
 
 template <class T>
+struct SemiHardScratch;  // semihard_scratch.h
+
+template <class T>
 struct RowScratch {
   T* h;  // [rows][stride] see dense_rows.h; above every threshold where no negative is
   uint32_t* negative;         // [stride / 32] bit j: reference j is a negative
@@ -48,6 +51,7 @@ struct RowScratch {
   int32_t* listed;            // [stride]
   double* widened;            // [dim]
   SortScratch<T> sort;
+  SemiHardScratch<T>* semihard;  // null for other losses
 };
 
 // A row's h compared with two thresholds: certainly between inside the inner ones, certainly not
@@ -75,6 +79,15 @@ FM_INLINE Limits<T> limits_of(double error, double relative, double low, double 
 // The number of an anchor: its own, or that of all.
 FM_INLINE double number_of(int64_t anchor, const double* values, int64_t stride, double number) {
   return values == nullptr ? number : values[anchor * stride];
+}
+
+template <class Mask>
+FM_INLINE bool any_lane(const Mask& mask) {
+  uint64_t words[sizeof(Mask) / 8];
+  std::memcpy(words, &mask, sizeof mask);
+  uint64_t all = 0;
+  for (const uint64_t word : words) all |= word;
+  return all != 0;
 }
 
 // How far h can be off in proportion to itself.
@@ -149,22 +162,12 @@ struct DenseRow {
       const auto outside = ((x < low_out) | (x > high_out)) & (x <= most);
       sure(j, inside, x);
       const auto open = ~(inside | outside);
-      if (__builtin_expect(any(open), 0)) {
+      if (__builtin_expect(any_lane(open), 0)) {
         for (int lane = 0; lane < kWidth<T>; ++lane) {
           if (open[lane] != 0 && is_negative(j + lane)) unsure(j + lane);
         }
       }
     }
-  }
-
- private:
-  template <class Mask>
-  static FM_INLINE bool any(const Mask& mask) {
-    uint64_t words[sizeof(Mask) / 8];
-    std::memcpy(words, &mask, sizeof mask);
-    uint64_t all = 0;
-    for (const uint64_t word : words) all |= word;
-    return all != 0;
   }
 };
 

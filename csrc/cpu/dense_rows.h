@@ -10,6 +10,10 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
+// Products in one sum. 16 keep the error bound of 128 features at 35 roundings, where one sum has
+// 128 and more, for 24 additions every 384 multiply-adds.
+constexpr int kProducts = 16;
+
 template <class T>
 struct DenseSet {
   RowView<T> rows{};
@@ -19,7 +23,7 @@ struct DenseSet {
   T* packed = nullptr;  // [blocks][dim][kBlock]
   T* panel = nullptr;   // [panels][blocks * kBlock][kTileCols]
   T* half = nullptr;    // [blocks * kBlock]
-  T* slack = nullptr;   // [blocks * kBlock]
+  T* slack = nullptr;   // [blocks * kBlock] h of two rows is off by at most the sum of theirs
   T* total = nullptr;   // [blocks * kBlock] sum of the packed features; overlap only
 
   FM_INLINE int64_t padded() const { return blocks_of(n) * kBlock; }
@@ -55,9 +59,23 @@ inline void copy_to_panels(const DenseSet<T>& set, int64_t dim, int64_t block, i
   }
 }
 
+// The h of a row with the origin, of what was packed: half its square, or the half of a product.
+template <class T>
+FM_INLINE T half_of(KeyForm key, const Frame<T>& frame, int64_t dim, const T* y /*[dim][kBlock]*/) {
+  const bool difference = key.form == Form::difference;
+  double sum = difference ? 0 : frame.centre_norm * frame.centre_norm / 2;
+  for (int64_t k = 0; k < dim; ++k) {
+    const auto one = static_cast<double>(y[k * kBlock]);
+    const double centre = static_cast<double>(frame.centre[k]) * static_cast<double>(frame.unit);
+    sum += difference ? one * one / 2 : one * centre;
+  }
+  return static_cast<T>(difference ? sum : -sum);
+}
+
+// `segmented`: for fill_rows; else for tiles that add up all products in one go.
 template <class T>
 inline void pack_dense_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t block,
-                             const DenseSet<T>& set) {
+                             bool segmented, const DenseSet<T>& set) {
   constexpr int width = kWidth<T>;
   const RowMap<T> map{frame.centre, frame.unit, key.needs_norms(), key.relative};
   const auto unit = static_cast<double>(frame.unit);
@@ -75,9 +93,17 @@ inline void pack_dense_block(KeyForm key, const Frame<T>& frame, int64_t dim, in
       const double full = set.norm[set.order[at]] * static_cast<double>(row[r].scale) * unit;
       const RowLengths lengths{square_root(static_cast<double>(row[r].square)), full,
                                frame.centre_norm, unit};
-      set.slack[at] =
-          any_slack<T>(key, lengths, static_cast<double>(set.total[at]), static_cast<double>(dim));
+      const auto n = static_cast<double>(dim);
+      const bool exact_halves = segmented && key.of_products();
+      set.slack[at] = exact_halves
+                          ? segmented_slack<T>(key, lengths, n, kProducts)
+                          : 2 * any_slack<T>(key, lengths, static_cast<double>(set.total[at]), n);
       if (!key.of_products()) continue;
+      if (exact_halves) {
+        const T* y = set.packed + block * dim * kBlock + group + r;
+        set.half[at] = half_of(key, frame, dim, y);
+        continue;
+      }
       const auto centre = static_cast<T>(frame.centre_norm * frame.centre_norm / 2);
       set.half[at] = key.form == Form::difference ? row[r].square / 2 : -row[r].along - centre;
     }
@@ -129,6 +155,21 @@ struct Scale {
       return h * static_cast<T>(unit_) + static_cast<T>(constant_);
     }
   }
+  // How far a distance as returned above can be off if its h is by `error`, at most: the root of
+  // 2 h by 2 error / root(2 h), or by root(6 error) where h is below 2 error; thrice the former is
+  // above both. And by the roundings of the distance.
+  FM_INLINE Vec<T> uncertainty(Vec<T> distance, T error) const {
+    const Vec<T> rounded = absolute<T>(distance) * static_cast<T>(4 * Precision<T>::roundoff);
+    const auto root = static_cast<T>(root_);
+    if constexpr (curve == Curve::square_root) {
+      const auto least = root * static_cast<T>(square_root(4 * static_cast<double>(error)));
+      // In two factors: squares of a unit may be out of range.
+      return broadcast(root) / (distance > least ? distance : least) * (6 * error * root) + rounded;
+    } else {
+      const auto constant = static_cast<T>(4 * Precision<T>::roundoff * constant_);
+      return rounded + (error * static_cast<T>(unit_) + constant);
+    }
+  }
   // Of distances as returned above.
   FM_INLINE Vec<T> slopes(Vec<T> distance) const {
     if constexpr (curve == Curve::square_root) {
@@ -157,6 +198,20 @@ struct Scale {
   double key_of_zero_;  // the key at h = 0
 };
 
+// Inner products, kProducts at a time: their rounding grows with kProducts + dim / kProducts.
+template <class T>
+FM_INLINE void multiply_segments(const T* rows, const T* cols, int64_t dim, TileSums<T>& sums) {
+  multiply_tile<T, Inner::product>(rows, cols, dim < kProducts ? dim : kProducts, sums);
+  for (int64_t k = kProducts; k < dim; k += kProducts) {
+    TileSums<T> part;
+    multiply_tile<T, Inner::product>(rows + k * kBlock, cols + k * kBlock,
+                                     dim - k < kProducts ? dim - k : kProducts, part);
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int v = 0; v < kTileVecs; ++v) sums[r][v] += part[r][v];
+    }
+  }
+}
+
 // h of `rows` rows from sorted position i on, against all references: [rows][stride].
 template <class T>
 FM_NOINLINE void fill_rows(KeyForm key, const DenseSet<T>& query, const DenseSet<T>& ref,
@@ -169,7 +224,7 @@ FM_NOINLINE void fill_rows(KeyForm key, const DenseSet<T>& query, const DenseSet
     for (int r = 0; r < rows; r += kTileRows) {
       TileSums<T> sums;
       if (key.of_products()) {
-        multiply_tile<T, Inner::product>(a + r, b, dim, sums);
+        multiply_segments(a + r, b, dim, sums);
       } else {
         similarity_tile<T>(inner_of(key), static_cast<T>(key.power),
                            {a + r, b, query.total + i + r, ref.total + j, dim}, sums);

@@ -31,6 +31,10 @@ extern const KernelTable table;
 }
 #endif
 
+// Whether `dense` takes the loss of semi-hard triplets: float32 rows, a distance of products, and
+// classes too large for slots (slots.h). Defined in list_anchor.cpp.
+bool semihard_is_dense(const Comparison& problem, Names names);
+
 // Counts calls; only touched through __atomic builtins. Defined in isa.cpp.
 struct Counters {
   int64_t mine, list_triplets, triplet, dense, paired, pairwise, pairwise_backward;

@@ -4,7 +4,23 @@
 #include <algorithm>
 #include <numeric>
 
+#include "../key_form.h"
+#include "kernels.h"
+#include "order.h"
+
 namespace flashmetric::cpu {
+
+bool suits_slots(const Comparison& problem) {
+  if (problem.labels.relation != Relation::classes || problem.dim == 0) return false;
+  const int64_t most = largest_class(problem);
+  return most > 0 && most <= kMostSlots && most * problem.query.n <= kMostSlotsInAll;
+}
+
+bool semihard_is_dense(const Comparison& problem, Names names) {
+  const KeyFacts key = key_facts(names.distance, names.power, problem.normalize);
+  return problem.dtype == DType::float32 && problem.labels.relation == Relation::classes &&
+         problem.dim > 0 && key.of_products() && !key.relative && !suits_slots(problem);
+}
 
 ListNeeds list_needs(int rule, const ListProblem& options) noexcept {
   ListNeeds needs;

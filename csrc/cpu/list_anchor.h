@@ -12,6 +12,16 @@ namespace flashmetric::cpu {
 // sort costs about as much as 16 scans.
 constexpr int64_t kScannedPositives = 16;
 
+// Classes of at most so many rows find their semi-hard negatives in tiles: a slot (slots.h) costs 4
+// comparisons per vector and side of a tile, where its multiply-adds take 2 dim.
+constexpr int64_t kMostSlots = 64;
+
+// 2^21 slots of 77 bytes: less than twice what listing as many triplets takes.
+constexpr int64_t kMostSlotsInAll = int64_t{1} << 21;
+
+// Whether slots serve for the classes of the batch.
+bool suits_slots(const Comparison& problem);
+
 struct ListNeeds {
   Measure measure = Measure::none;
   bool sorted = false;  // the negatives of an anchor of more than kScannedPositives

@@ -14,10 +14,6 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-// A slot costs 4 comparisons per vector and side of a tile, where its multiply-adds take 2 dim: up
-// to here the tiles win over whole rows of float64 keys.
-constexpr int64_t kMostSlots = 64;
-
 // A row whose lists were pruned by keys this often is full of near-ties: its keys are computed once
 // for all, which costs less than pruning on.
 constexpr uint8_t kMostPrunes = 8;

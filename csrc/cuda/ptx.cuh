@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Instructions of compute capability 8.0, one function each. tests/emulated_gpu/ptx.cuh has the same
-// functions for the host.
+// Instructions of compute capability 8.0, one function each. tests/emulated_gpu/ptx.cuh has the
+// same functions for the host.
 #pragma once
 
 #include "inline.cuh"

@@ -16,11 +16,19 @@ with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is
     from flashmetric import _C
 
 
-def dense(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
-    """Loss, wanted gradients and statistics."""
+def dense(
+    query: Tensor,
+    ref: Tensor | None,
+    *options: Any,
+    semihard: tuple[bool, bool, int] = (False, False, 0),
+) -> list[Tensor]:
+    """Loss, wanted gradients and statistics.
+
+    semihard: drop_without_semihard, uncovered, and the address of `refused`, of that loss only.
+    """
     comparison, (mining_margins, margins, bounds, weights, cotangent) = options[:3], options[3:8]
     relation, ignore_label, loss, margin, mining_margin, *formula = options[8:]
-    *rule, factor, distance, normalize, reduction, wanted, with_stats = formula
+    soft_margin, *rule, factor, distance, normalize, reduction, wanted, with_stats = formula
     outputs = _outputs.batch_loss(query, ref, reduction, wanted, with_stats)
     rows = (rows_of(query), None if ref is None else rows_of(ref))
     metric = (relation, ignore_label, distance, normalize)
@@ -35,7 +43,7 @@ def dense(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
     numbers = (
         *_number(margin, margins),
         *_number(mining_margin, mining_margins),
-        *(*rule, factor, *pointers(bounds, weights), reduction),
+        *(soft_margin, *semihard, *rule, factor, *pointers(bounds, weights), reduction),
         *((0, 0) if cotangent is None else (cotangent.data_ptr(), cotangent.stride()[0])),
     )
     results = (out, *grads, rest[0] if with_stats else 0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from flashmetric import _outputs
 
 from .calls import comparison_of, numbers_of, pointers, rows_of, run, triplet_call
+from .dense import dense
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
     from flashmetric import _C
@@ -28,8 +29,17 @@ _NOTHING = torch.empty(0, dtype=torch.int64)
 Part = tuple[Tensor, Tensor, Tensor]
 
 
-def parts(query: Tensor, ref: Tensor | None, *options: Any) -> Iterator[tuple[Part, bool]]:
-    """Triplets of the anchors in order, and whether these are the last."""
+class Dense(Exception):
+    """A loss of the triplets needs no list of them: `dense` takes it."""
+
+
+def parts(
+    query: Tensor, ref: Tensor | None, *options: Any, for_loss: bool = False
+) -> Iterator[tuple[Part, bool]]:
+    """Triplets of the anchors in order, and whether these are the last.
+
+    With for_loss it raises Dense instead, where that is so.
+    """
     labels, ref_labels, self_index, margins, hardness, seed, relation, ignore_label, *rest = options
     mining, distance, normalize, drop, moved, *strategies, draws, margin, uncovered = rest
     rows = (rows_of(query), None if ref is None else rows_of(ref))
@@ -40,7 +50,7 @@ def parts(query: Tensor, ref: Tensor | None, *options: Any) -> Iterator[tuple[Pa
     step = margins.ndim if margins is not None else 0
     moved = float(hardness) if hardness is not None else moved
     numbers = (drop, moved, *strategies, draws, margin, *pointers(margins), step)
-    numbers = (*numbers, 0 if seed is None else int(seed), uncovered)
+    numbers = (*numbers, 0 if seed is None else int(seed), uncovered, for_loss)
     begin, n = 0, query.shape[0]
     capacity = min(_PART, _FEW * n)
     found = torch.zeros(3, dtype=torch.int64)
@@ -49,6 +59,8 @@ def parts(query: Tensor, ref: Tensor | None, *options: Any) -> Iterator[tuple[Pa
         window = (begin, capacity, *pointers(*lists), found.data_ptr())
         run((_C.list_triplets, (mining, *arguments, *numbers, *window), (alive, rows)))
         count, end, needed = found.tolist()
+        if end < 0:
+            raise Dense
         if capacity < _PART and end < n:
             capacity = max(_PART, needed)
             continue
@@ -91,8 +103,14 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
             found[0].index_add_(0, anchor, terms)
         return _Sum(found, totals, _anchors_of(part) if with_stats else 0, with_stats)
 
-    lists = parts(query, ref, *comparison, *rule[:3], distance, normalize, *rule[3:])
-    part, last = next(lists, ((_NOTHING,) * 3, True))
+    chosen = (*comparison, *rule[:3], distance, normalize, *rule[3:])
+    try:
+        lists, (part, last) = _opened(query, ref, *chosen, for_loss=True)
+    except Dense:
+        outputs = _dense_semihard(query, ref, *options)
+        if outputs is not None:
+            return outputs
+        lists, (part, last) = _opened(query, ref, *chosen)
     if last:
         return evaluate(part, reduction).outputs()
     total = evaluate(part, "none" if reduction == "none" else "sum")
@@ -100,6 +118,28 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
         total.add(evaluate(part, "none" if reduction == "none" else "sum"))
     total.divide(reduction)
     return total.outputs()
+
+
+def _opened(
+    *arguments: Any, for_loss: bool = False
+) -> tuple[Iterator[tuple[Part, bool]], tuple[Part, bool]]:
+    """The parts after the first, and the first."""
+    lists = parts(*arguments, for_loss=for_loss)
+    return lists, next(lists, ((_NOTHING,) * 3, True))
+
+
+def _dense_semihard(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor] | None:
+    """The same of large classes, without a list; None where float32 cannot hold the distances."""
+    (*comparison, _, _, _), numbers, rule = options[:6], options[6:9], options[9:19]
+    margin, distance, normalize, soft_margin, *request = options[19:]
+    relation, ignore_label, mining, drop, *_, uncovered = rule
+    refused = torch.zeros(1, dtype=torch.int64)
+    formula = (margin, 0.0, soft_margin, 1.0, False, 2, 1.0, distance, normalize)
+    tensors = (*comparison, None, numbers[0], None, *numbers[1:])
+    words = (drop, uncovered, refused.data_ptr())
+    chosen = (*tensors, relation, ignore_label, mining, *formula, *request)
+    outputs = dense(query, ref, *chosen, semihard=words)
+    return None if refused.item() else outputs
 
 
 def _anchors_of(part: Part) -> int:
