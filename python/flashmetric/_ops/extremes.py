@@ -102,11 +102,14 @@ class _Search(NamedTuple):
     ) -> Tensor:
         """keys: the class, beside its own, that each row must not choose; own: where it is left
         out by its place."""
-        pairs, back = torch.stack((near, keys), 1), None
+        back = None
         if own is None:  # anchors of one class often share their negative
-            pairs, back = pairs.unique(dim=0, return_inverse=True)
-        near = pairs[:, 0]
-        known, refs = torch.stack((of_refs[near], pairs[:, 1]), 1), self.refs
+            # Numbered, since unique(dim=0) takes sixteen times as long as two of one dimension.
+            classes, which = keys.unique(return_inverse=True)
+            n = max(1, classes.shape[0])
+            pairs, back = (near * n + which).unique(return_inverse=True)
+            near, keys = pairs // n, classes[pairs % n]
+        known, refs = torch.stack((of_refs[near], keys), 1), self.refs
         if kept is None:
             nearest = self._nearest(near, refs, known, of_refs, own, "either")
         else:
