@@ -18,7 +18,7 @@ MINE = OP["mine_triplets[semihard]"]
 
 def _tiled(sample: Sample, **more: object) -> bool:
     """Checks the list of the sample; returns whether tiles made it."""
-    sample = sample.with_options(mining="semihard", **more)
+    sample = sample.with_options(**{"mining": "semihard", **more})
     before = _C.counters()["slots"]
     found = MINE.run(sample)
     truth = mined_by_rule_truth(sample).value
@@ -40,6 +40,24 @@ def test_choice_within_the_batch(kind, distance, fallback):
     sample = _sample(kind, distance)
     _tiled(sample, fallback=fallback)
     _tiled(sample, fallback=fallback, normalize=True)
+
+
+@pytest.mark.parametrize("positive", ["easy", "hard"])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_positive_of_each_anchor(kind, distance, positive):
+    """easy_hard: the nearest negative beyond the nearest or the farthest positive."""
+    rule = {"positive_mining": positive, "negative_mining": "semihard"}
+    _tiled(_sample(kind, distance), mining="easy_hard", **rule)
+
+
+def test_one_positive_of_each_anchor_is_found_by_tiles():
+    sample = _sample("random", n=131)
+    rows, labels = sample.tensors["embeddings"], sample.options["labels"]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(5))
+    among = sample.with_tensors(ref_embeddings=rows[order])
+    for each in (sample, among.with_options(ref_labels=labels[order], self_index=order.argsort())):
+        assert _tiled(each, mining="easy_hard")  # easy and semihard are its defaults
 
 
 @pytest.mark.parametrize("kind", KINDS)

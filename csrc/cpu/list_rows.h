@@ -43,10 +43,10 @@ struct ListState {
 };
 
 template <class T>
-inline void lay_out_list(Arena& arena, const ListProblem& problem, bool slots,
+inline void lay_out_list(Arena& arena, const ListProblem& problem, int rule, bool slots,
                          ListState<T>& state) {
   const int64_t n_ref = problem.ref.n;
-  if (slots) lay_out_beyond(arena, problem, state.beyond);
+  if (slots) lay_out_beyond(arena, problem, rule, state.beyond);
   state.roles.lay_out(arena);
   state.norm[0] = take_numbers(arena, problem.query.n);
   state.norm[1] = problem.symmetric ? state.norm[0] : take_numbers(arena, n_ref);
@@ -188,7 +188,7 @@ inline void list_rows(KeyForm named, ListProblem& problem, int rule) {
   Arena arena(problem.workspace);
   ListState<T> state(problem);
   const bool slots = named.of_products() && has_slots(problem, rule);
-  lay_out_list(arena, problem, slots, state);
+  lay_out_list(arena, problem, rule, slots, state);
   if (arena.counting()) {
     problem.workspace.bytes = arena.bytes();
     return;

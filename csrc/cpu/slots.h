@@ -23,6 +23,7 @@ struct Slots {
   const MineState<T>* state = nullptr;
   int64_t most = 0;              // of any row
   int64_t stride = 0;            // padded rows; arrays by slot are [most][stride]
+  int32_t* chosen = nullptr;     // [stride] the column of the only slot of a row; null: its run
   uint8_t* n = nullptr;          // [stride] slots of a row
   uint8_t* most_of = nullptr;    // [stride / kTileCols] the most of the rows of a group
   T* low = nullptr;              // fixed once the positives are known
@@ -36,8 +37,11 @@ struct Slots {
   FM_INLINE const Ranked<T>& ref() const { return *state->chooser.ref; }
   FM_INLINE bool given_up(int64_t i) const { return prunes[i] > kMostPrunes; }
 
-  // The column of slot k of row i: its positives are a run of columns, without itself.
   FM_INLINE int32_t column(int32_t i, int k) const {
+    return chosen == nullptr ? positive_column(i, k) : chosen[i];
+  }
+  // Positive k of row i: they are a run of columns, without itself.
+  FM_INLINE int32_t positive_column(int32_t i, int k) const {
     const Order& order = state->order;
     const int32_t j = order.run_begin[i] + k;
     return order.self[i] >= order.run_begin[i] && order.self[i] <= j ? j + 1 : j;
