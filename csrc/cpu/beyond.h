@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The semi-hard negatives of a whole batch by tiles (reduce_slots.h), of all its positives or of one
-// for each anchor (easy_hard), for listing: what list_rows.h
-// otherwise finds in whole rows of float64 keys.
+// The semi-hard negatives of a whole batch by tiles (reduce_slots.h), of all its positives or of
+// one for each anchor (easy_hard), for listing: what list_rows.h otherwise finds in whole rows of
+// float64 keys.
 //
 // Taken for distances of products, class ids and the usual threshold, the positive itself, as long
 // as no class is larger than kMostSlots. Rows that tiles cannot rank (NaN, infinite or enormous
