@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,8 +62,8 @@ def _digest() -> str:
 def build(folder: Path) -> Any:
     """The module `emulated`, built in that folder if it is not there yet."""
     compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("needs a C++ compiler, and Linux")
     library = folder / f"emulated-{_digest()}.so"
     if not library.exists():
         # A copy of the headers, with our ptx.cuh; "../x.h" is found from csrc/cuda.
