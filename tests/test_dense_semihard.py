@@ -15,6 +15,7 @@ from keys_data import KINDS, hard_rows
 from op_db import DISTANCES, OP
 from samples import Sample
 from test_gradients import assert_value_and_gradient, gradients, judge
+from test_narrow_tiles import slack_times
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 OP_SEMIHARD = OP["triplet_loss[semihard]"]
@@ -150,6 +151,15 @@ def test_near_ties_among_many(kind):
         rows[::7] *= 8
         rows[::2] += 3
     assert _assert_dense(sample) > 500
+
+
+def test_a_bound_that_is_too_small_is_noticed():
+    """By the gradient of some choices among half a million."""
+    sample = _sample(n=1000, dim=64)
+    judged = judge(OP_SEMIHARD, sample)
+    with slack_times(2.0**-10), pytest.raises(AssertionError):
+        assert_value_and_gradient(OP_SEMIHARD, sample, judged)
+    assert_value_and_gradient(OP_SEMIHARD, sample, judged)
 
 
 def test_near_ties_everywhere():

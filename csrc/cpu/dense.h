@@ -76,8 +76,8 @@ struct DenseRows {
     row.error = static_cast<T>(state.error(i));
     // Of products all but what is measured is within the slack; that, and thresholds, round to T
     // once, and 4 leave room for the bands.
-    row.relative =
-        key.of_products() ? 4 * Precision<T>::roundoff : row_relative_error<T>(key, problem.dim);
+    row.relative = slack_factor * (key.of_products() ? 4 * Precision<T>::roundoff
+                                                     : row_relative_error<T>(key, problem.dim));
     refine(row, scratch, near);
     const RowFactors<T> factors = factors_of(i, scratch);
     RowTotals& totals = state.totals[i];

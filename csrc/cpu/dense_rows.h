@@ -98,6 +98,7 @@ inline void pack_dense_block(KeyForm key, const Frame<T>& frame, int64_t dim, in
       set.slack[at] = exact_halves
                           ? segmented_slack<T>(key, lengths, n, kProducts)
                           : 2 * any_slack<T>(key, lengths, static_cast<double>(set.total[at]), n);
+      set.slack[at] *= static_cast<T>(slack_factor);
       if (!key.of_products()) continue;
       if (exact_halves) {
         const T* y = set.packed + block * dim * kBlock + group + r;
