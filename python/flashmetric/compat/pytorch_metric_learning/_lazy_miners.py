@@ -182,8 +182,11 @@ class TripletMarginMiner(_Lazy, _peer.TripletMarginMiner):
     def sets(self) -> list[dict[str, Any]]:
         """The rules whose triplets it returns."""
         names = ("hard", "semihard") if self.type_of_triplets == "all" else (self.type_of_triplets,)
-        rules = ({"mining": f"{name}_all", "mining_margin": self.margin} for name in names)
-        return [{"mining": "hard_all"} if rule["mining"] == "hard_all" else rule for rule in rules]
+        rules: list[dict[str, Any]] = [{"mining": f"{name}_all"} for name in names]
+        # Below 0, where hard triplets are, there is no margin.
+        return [
+            r if r["mining"] == "hard_all" else {**r, "mining_margin": self.margin} for r in rules
+        ]
 
     def mine(self, *asked: Tensor) -> tuple[Tensor, ...]:
         metric = self._metric(asked[0], asked[2])

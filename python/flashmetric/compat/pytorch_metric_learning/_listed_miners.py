@@ -41,23 +41,20 @@ class PairMarginMiner(FusedMiner, _peer.PairMarginMiner):
         if metric is None:
             return super().mine(*asked)
         batch = batch_of(metric, *asked)
-        refs = batch.embeddings if batch.ref_embeddings is None else batch.ref_embeddings
-        step = max(1, _CHUNK // max(1, refs.shape[0]))
+        step = max(1, _CHUNK // max(1, batch.refs()[0].shape[0]))
         starts = range(0, max(1, batch.labels.shape[0]), step)
         chunks = [self._chunk(batch, metric, start, start + step) for start in starts]
         return tuple(torch.cat(side) for side in zip(*chunks, strict=True))
 
     def _chunk(self, batch: Batch, metric: Metric, start: int, end: int) -> tuple[Tensor, ...]:
         """The pairs of some anchors."""
-        own = batch.ref_labels is None or batch.self_index is not None
-        refs = batch.embeddings if batch.ref_embeddings is None else batch.ref_embeddings
-        ref_labels = batch.labels if batch.ref_labels is None else batch.ref_labels
+        refs, ref_labels = batch.refs()
         dist = FM.pairwise_distances(batch.embeddings[start:end], refs, **metric.options())
         same = batch.labels[start:end, None] == ref_labels
         far = dist > metric.boundary(self.pos_margin)
         near = dist < metric.boundary(self.neg_margin)
         positive, negative = same & far, ~same & near
-        if own:
+        if batch.leaves_out_itself():
             positive.diagonal(start).fill_(False)
         (a1, p), (a2, n) = positive.nonzero(as_tuple=True), negative.nonzero(as_tuple=True)
         return a1 + start, p, a2 + start, n
@@ -91,7 +88,7 @@ class DistanceWeightedMiner(FusedMiner, _peer.DistanceWeightedMiner):
 
         drawn = draw()
         anchor, negative = drawn.anchor, drawn.negative
-        if batch.ref_labels is None or batch.self_index is not None:  # one more each, for itself
+        if batch.leaves_out_itself():  # one more each, for itself
             again = draw()
             first = torch.ones_like(again.anchor, dtype=torch.bool)
             first[1:] = again.anchor[1:] != again.anchor[:-1]

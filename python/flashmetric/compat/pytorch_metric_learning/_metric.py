@@ -112,6 +112,15 @@ class Batch(NamedTuple):
     ref_labels: Tensor | None = None
     self_index: Tensor | None = None
 
+    def refs(self) -> tuple[Tensor, Tensor]:
+        """The rows that are compared with, and their labels."""
+        if self.ref_embeddings is None or self.ref_labels is None:
+            return self.embeddings, self.labels
+        return self.ref_embeddings, self.ref_labels
+
+    def leaves_out_itself(self) -> bool:
+        return self.ref_embeddings is None or self.self_index is not None
+
 
 def batch_of(
     metric: Metric, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor
@@ -130,12 +139,11 @@ def batch_of(
 
 def n_triplets(batch: Batch) -> Tensor:
     """How many triplets the labels allow."""
-    refs = batch.labels if batch.ref_labels is None else batch.ref_labels
-    own = batch.ref_labels is None or batch.self_index is not None
+    _, refs = batch.refs()
     _, ids = torch.cat([batch.labels, refs]).unique(return_inverse=True)
     n = batch.labels.shape[0]
     of_class = ids[n:].bincount(minlength=2 * n + 1)[ids[:n]]
-    return ((of_class - int(own)) * (refs.shape[0] - of_class)).sum()
+    return ((of_class - int(batch.leaves_out_itself())) * (refs.shape[0] - of_class)).sum()
 
 
 def reduction_of(reducer: Any, name: str) -> str | None:
