@@ -7,6 +7,7 @@ import copy
 import importlib
 import re
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from flashmetric._compat import is_compiling
 
-__all__ = ["like", "not_fused", "peer", "turned_into"]
+__all__ = ["like", "not_fused", "passing_through", "peer", "turned_into"]
 
 _said: set[tuple[str, str]] = set()
 
@@ -44,6 +45,20 @@ def _once(name: str, text: str) -> None:
         return
     _said.add((name, text))
     warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def passing_through(
+    ours: dict[str, Any], theirs: Any
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a module whose other names are those of the peer's."""
+
+    def found(name: str) -> Any:
+        return getattr(theirs, name)
+
+    def names() -> list[str]:
+        return sorted({*ours, *dir(theirs)})
+
+    return found, names
 
 
 def like(loss: Tensor, embeddings: Tensor, autocast: bool = False) -> Tensor:

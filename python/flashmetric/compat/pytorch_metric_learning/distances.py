@@ -10,24 +10,17 @@ ask it for the matrix.
 
 from __future__ import annotations
 
-from typing import Any
-
 from pytorch_metric_learning import distances as _peer
 from torch import Tensor
 
+from flashmetric.compat._peer import passing_through
 from flashmetric.distances import Minkowski, pairwise_distances
 
 from ._metric import stands_for
 
 __all__ = ["LpDistance", "SNRDistance"]
 
-
-def __getattr__(name: str) -> Any:
-    return getattr(_peer, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(_peer)})
+__getattr__, __dir__ = passing_through(globals(), _peer)
 
 
 @stands_for

@@ -22,9 +22,9 @@ Example:
 
 from __future__ import annotations
 
-from typing import Any
-
 from pytorch_metric_learning import losses as _peer
+
+from flashmetric.compat._peer import passing_through
 
 from ._pairs import ContrastiveLoss, SignalToNoiseRatioContrastiveLoss
 from ._triplets import MarginLoss, TripletMarginLoss
@@ -40,10 +40,4 @@ __all__ = [
 for _name in __all__:
     globals()[_name].__module__ = __name__
 
-
-def __getattr__(name: str) -> Any:
-    return getattr(_peer, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(_peer)})
+__getattr__, __dir__ = passing_through(globals(), _peer)
