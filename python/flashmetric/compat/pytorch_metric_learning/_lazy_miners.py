@@ -140,12 +140,9 @@ class _EasyHard(_Lazy):
                 for index in (found[1], found[-1])
             )
         else:
-            options = {**metric.options(), "power": 1, "reduction": "none"}
-            options["embeddings"] = metric.rows(asked[0])
-            options["ref_embeddings"] = metric.rows(asked[2])
-            similar = torch.ones_like(found[0])
+            rows = {"embeddings": metric.rows(asked[0]), "ref_embeddings": metric.rows(asked[2])}
             distances = (
-                metric.boundary(FM.contrastive_pairs_loss(found[0], index, similar, **options))
+                metric.boundary(metric.distances((found[0], index), **rows))
                 for index in (found[1], found[-1])
             )
         self.set_stats(*distances)  # type: ignore[attr-defined]

@@ -30,12 +30,16 @@ class Call(NamedTuple):
     def batch(self) -> Batch:
         return batch_of(self.metric, self.embeddings, self.labels, self.ref, self.ref_labels)
 
-    def given(self) -> dict[str, Any]:
-        """Keywords of our functions of given indices."""
-        rows = {"embeddings": self.metric.rows(self.embeddings), **self.metric.options()}
+    def rows(self) -> dict[str, Tensor]:
+        """What given indices point into: keywords of our functions."""
+        rows = {"embeddings": self.metric.rows(self.embeddings)}
         if self.ref is not self.embeddings:
             rows["ref_embeddings"] = self.metric.rows(self.ref)
         return rows
+
+    def given(self) -> dict[str, Any]:
+        """Keywords of our functions of given indices."""
+        return {**self.rows(), **self.metric.options()}
 
 
 class FusedLoss:

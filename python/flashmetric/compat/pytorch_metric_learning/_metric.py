@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from flashmetric._names import Distance
 from flashmetric.distances import Minkowski
+from flashmetric.losses import contrastive_pairs_loss
 
 __all__ = [
     "Batch",
@@ -40,6 +41,23 @@ class Metric(NamedTuple):
     def options(self) -> dict[str, Any]:
         """Keywords of our functions."""
         return {"distance": self.distance, "normalize": self.normalize}
+
+    def distances(self, pairs: tuple[Tensor, Tensor], **rows: Tensor) -> Tensor:
+        """(T,) of given pairs, in our terms; rows: embeddings, and ref_embeddings if given.
+
+        The hinge of a positive pair at 0 leaves its distance as it is.
+        """
+        similar = torch.ones_like(pairs[0])
+        return contrastive_pairs_loss(
+            *pairs,
+            similar,
+            embeddings=rows["embeddings"],
+            ref_embeddings=rows.get("ref_embeddings"),
+            power=1,
+            reduction="none",
+            distance=self.distance,
+            normalize=self.normalize,
+        )
 
     def boundary(self, number: Any) -> Any:
         """A distance or similarity of the peer as a distance of ours."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pytorch_metric_learning import losses as _peer
 from torch import Tensor
 
@@ -169,11 +168,9 @@ class MarginLoss(_OfTriplets, _peer.MarginLoss):
 
     def of_triplets(self, call: Call, triplets: Any) -> dict[str, Any]:
         anchor, positive, negative = triplets
-        options = {**call.given(), "power": 1, "reduction": "none"}
-        # The hinge of a positive pair at 0 leaves its distance as it is.
+        rows = call.rows()
         dist_ap, dist_an = (
-            FM.contrastive_pairs_loss(anchor, other, torch.ones_like(anchor), **options)
-            for other in (positive, negative)
+            call.metric.distances((anchor, other), **rows) for other in (positive, negative)
         )
         beta = self._beta(call, anchor)
         pulled = (dist_ap - beta + self.margin).relu()
