@@ -26,10 +26,14 @@ class FusedMiner:
     distance: Any
     collect_stats: bool
 
+    def metric(self) -> Metric | str:
+        """That of the miner, or why our kernels do not mine."""
+        return self._unknown_option() or metric_of(self.distance)
+
     def why_not_fused(self) -> str:
         """Empty if our kernels mine."""
-        metric = metric_of(self.distance)
-        return metric if isinstance(metric, str) else self._unknown_option()
+        metric = self.metric()
+        return metric if isinstance(metric, str) else ""
 
     def _unknown_option(self) -> str:
         return ""
@@ -39,10 +43,12 @@ class FusedMiner:
         return "list_triplets"
 
     def _metric(self, embeddings: Tensor, ref_emb: Tensor) -> Metric | None:
-        metric, reason = metric_of(self.distance), self.why_not_fused()
-        reason = reason or _ops.why_not_fused(embeddings.device, self.kernel())
-        if reason or isinstance(metric, str):
-            not_fused(type(self).__name__, reason)
+        """None, having said so, where the peer's own code mines."""
+        metric = self.metric()
+        if isinstance(metric, Metric):
+            metric = _ops.why_not_fused(embeddings.device, self.kernel()) or metric
+        if isinstance(metric, str):
+            not_fused(type(self).__name__, metric)
             return None
         record(self.distance, embeddings, ref_emb)
         return metric

@@ -50,9 +50,13 @@ class FusedLoss:
     zero_loss: Any
     zero_losses: Any
 
+    def metric(self) -> Metric | str:
+        """That of the loss, or why our kernels do not compute it."""
+        return metric_of(self.distance)
+
     def why_not_fused(self) -> str:
         """Empty if our kernels compute the loss."""
-        metric = metric_of(self.distance)
+        metric = self.metric()
         return metric if isinstance(metric, str) else ""
 
     def kernel_of(self, indices: Any) -> str:
@@ -63,11 +67,13 @@ class FusedLoss:
         self, embeddings: Tensor, labels: Any, indices_tuple: Any, ref_emb: Tensor, ref_labels: Any
     ) -> dict[str, Any]:
         """The sub-losses, for the reducer of the loss."""
-        metric, reason = metric_of(self.distance), self.why_not_fused()
-        reason = reason or _ops.why_not_fused(embeddings.device, self.kernel_of(indices_tuple))
+        metric = self.metric()
+        if isinstance(metric, Metric):
+            reason = _ops.why_not_fused(embeddings.device, self.kernel_of(indices_tuple))
+            metric = reason or metric
         given = (embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        if isinstance(metric, str) or reason:
-            not_fused(type(self).__name__, reason)
+        if isinstance(metric, str):
+            not_fused(type(self).__name__, metric)
             theirs: dict[str, Any] = super().compute_loss(*given)  # type: ignore[misc]
             return theirs
         _c_f.labels_or_indices_tuple_required(labels, indices_tuple)

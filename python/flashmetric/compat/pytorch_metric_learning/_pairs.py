@@ -12,7 +12,7 @@ from flashmetric import functional
 
 from ._indices import pairs_of
 from ._loss import Call, FusedLoss, reduced
-from ._metric import distance_of, reduction_of
+from ._metric import Metric, distance_of, reduction_of
 
 __all__ = ["ContrastiveLoss", "SignalToNoiseRatioContrastiveLoss"]
 
@@ -23,9 +23,8 @@ class _OfPairs(FusedLoss):
     pos_margin: float
     neg_margin: float
 
-    def why_not_fused(self) -> str:
-        metric = distance_of(self.distance)
-        return metric if isinstance(metric, str) else ""
+    def metric(self) -> Metric | str:
+        return distance_of(self.distance)
 
     def kernel_of(self, indices: Any) -> str:
         return "dense" if indices is None else "paired"

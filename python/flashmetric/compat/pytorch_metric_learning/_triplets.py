@@ -12,7 +12,7 @@ from flashmetric import functional
 
 from ._indices import triplets_of
 from ._loss import Call, FusedLoss, reduced
-from ._metric import Batch, distance_of, n_triplets, reduction_of
+from ._metric import Batch, Metric, distance_of, n_triplets, reduction_of
 from ._mined import Mined
 
 __all__ = ["MarginLoss", "TripletMarginLoss"]
@@ -130,11 +130,10 @@ class MarginLoss(_OfTriplets, _peer.MarginLoss):
     beta: Tensor
     learn_beta: bool
 
-    def why_not_fused(self) -> str:
+    def metric(self) -> Metric | str:
         if self._regularized() and len(self.beta) > 1:
             return "there is no kernel for nu with a beta of each class"
-        metric = distance_of(self.distance)
-        return metric if isinstance(metric, str) else ""
+        return distance_of(self.distance)
 
     def kernel_of(self, indices: Any) -> str:
         if isinstance(indices, Mined):
