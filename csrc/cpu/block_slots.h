@@ -85,13 +85,13 @@ FM_NOINLINE void store_lists(const T* c, BlockSlot<T>& slot) {
   }
 }
 
-// Takes the near pairs out of the square `c`, then stores it.
+// Takes the near pairs out of the square, and makes lists of it where they are shorter.
 template <class T>
-FM_NOINLINE void store_square(T* c, BlockSlot<T>& slot) {
+FM_NOINLINE void settle_square(BlockSlot<T>& slot, T* spare /*[kBlock][kBlock]*/) {
   int32_t kept = 0;
   for (int32_t k = 0; k < slot.n_near; ++k) {
     BlockPair<T> pair = slot.near[k];
-    T& at = c[pair.place[0] * kBlock + pair.place[1]];
+    T& at = slot.c[pair.place[0] * kBlock + pair.place[1]];
     pair.c = at;
     at = 0;
     if (pair.c != 0) slot.near[kept++] = pair;
@@ -99,11 +99,12 @@ FM_NOINLINE void store_square(T* c, BlockSlot<T>& slot) {
   slot.n_near = kept;
   int64_t filled = 0;
   for (int64_t at = 0; at < kSquare; at += kWidth<T>) {
-    filled += __builtin_popcount(nonzero_bits<T>(load(c + at)));
+    filled += __builtin_popcount(nonzero_bits<T>(load(slot.c + at)));
   }
   slot.listed = filled <= kListCapacity;
-  if (slot.listed) return store_lists(c, slot);
-  for (int64_t at = 0; at < kSquare; at += kWidth<T>) store(slot.c + at, load(c + at));
+  if (!slot.listed) return;
+  std::memcpy(spare, slot.c, sizeof(T) * kSquare);  // the lists take its place
+  store_lists(spare, slot);
 }
 
 // The pairs of blocks, in rounds: in round t every block I meets J = I + t mod blocks, so that each

@@ -82,6 +82,33 @@ struct Chooser {
     release(i);
   }
 
+  // The same of one register tile's columns: bits as many as its lanes.
+  __attribute__((noinline)) void offer(int role_index, int32_t i, int32_t j, uint32_t bits,
+                                       const Vec<T> (&lower)[kTileVecs]) const {
+    acquire(i);
+    const RowChoices<T>& choices = role[role_index];
+    const Vec<T> own = broadcast(2 * query->slack[i]);
+    Vec<T> lowest = broadcast(choices.threshold[i]);
+    T spilled[kTileCols<T>];
+    for (int v = 0; v < kTileVecs; ++v) {
+      const Vec<T> wider = spread * absolute<T>(lower[v]);
+      const Vec<T> slack = load(ref->slack + j + v * kWidth<T>);
+      const Vec<T> upper = lower[v] + 2 * slack + own + wider;
+      lowest = minimum(where_bits<T>(bits >> (v * kWidth<T>), upper, lowest), lowest);
+      store(spilled + v * kWidth<T>, lower[v]);
+    }
+    const T best = lowest_lane<T>(lowest);
+    __atomic_store(&choices.threshold[i], &best, __ATOMIC_RELAXED);
+    for (int v = 0; v < kTileVecs; ++v) {
+      uint32_t left = (bits >> (v * kWidth<T>)) & le_bits(lower[v], broadcast(best));
+      for (; left != 0; left &= left - 1) {
+        const int c = v * kWidth<T> + __builtin_ctz(left);
+        push(role_index, i, {spilled[c], j + c});
+      }
+    }
+    release(i);
+  }
+
   FM_INLINE void offer_one(int role_index, int32_t i, int32_t j, T lower) const {
     offer(role_index, i, j, 1, &lower);
   }

@@ -149,7 +149,7 @@ class DenseBlocks {
   FM_NOINLINE void visit_pair(int64_t row_block, int64_t col_block, int thread,
                               BlockSlot<T>& slot) const {
     const int64_t left = state_.query.n - row_block * kBlock;
-    const Square<T> square{scratch_[thread].square, static_cast<int32_t>(row_block * kBlock),
+    const Square<T> square{slot.c, static_cast<int32_t>(row_block * kBlock),
                            static_cast<int32_t>(col_block * kBlock),
                            left < kBlock ? static_cast<int>(left) : kBlock};
     const bool both = row_block != col_block;
@@ -168,7 +168,7 @@ class DenseBlocks {
     if (problem_.grad[0] == nullptr) return;
     for (int64_t at = int64_t{square.rows} * kBlock; at < kSquare; ++at) square.c[at] = 0;
     if (!both && !Rule::of_pairs) add_transposed(square.c);
-    store_square(square.c, slot);
+    settle_square(slot, scratch_[thread].square);
   }
 
   // Of a block with itself: c_ij is of the anchor i only, and row i needs c_ij + c_ji.

@@ -110,7 +110,7 @@ struct RowReduction {
           col_best[v] = minimum(col_best[v], score<role>(broadcast(row_lower[r]), sums[r][v]));
         }
       }
-      if (__builtin_expect(bits != 0, 0)) offer_row<role>(lower, bits, i + r, j);
+      if (__builtin_expect(bits != 0, 0)) chooser.offer(role, i + r, j, bits, lower);
     }
     if constexpr (both) {
       uint32_t bits = 0;
@@ -120,15 +120,6 @@ struct RowReduction {
       }
       if (__builtin_expect(bits != 0, 0)) offer_columns<role>(sums, bits, i, j);
     }
-  }
-
-  template <int role>
-  FM_INLINE void offer_row(const Vec<T> (&lower)[kTileVecs], uint32_t bits, int32_t i,
-                           int32_t j) const {
-    T spilled[cols];
-#pragma GCC unroll 2
-    for (int v = 0; v < kTileVecs; ++v) store(spilled + v * width, lower[v]);
-    chooser.offer(role, i, j, bits, spilled);
   }
 
   // Column j + c serves as query: its candidates are the rows i .. i + kTileRows - 1.
@@ -189,7 +180,7 @@ struct RowReduction {
         col_bits |= le_bits(mirrored, load(choices.threshold + j + v * width)) << (v * width);
       }
     }
-    if ((bits & allowed) != 0) offer_row<role>(lower, bits & allowed, i, j);
+    if ((bits & allowed) != 0) chooser.offer(role, i, j, bits & allowed, lower);
     for (col_bits &= allowed; col_bits != 0; col_bits &= col_bits - 1) {
       const int c = __builtin_ctz(col_bits);
       chooser.offer_one(role, j + c, i, as_column[c]);

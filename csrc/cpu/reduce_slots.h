@@ -114,16 +114,9 @@ struct SlotReduction {
           bits |= (le_bits(low, upper[v]) & le_bits(lower[v], high)) << (v * width);
         }
         bits &= allowed[r];
-        if (__builtin_expect(bits != 0, 0)) offer_row(lower, bits, i + r, k, j);
+        if (__builtin_expect(bits != 0, 0)) slots.offer(i + r, k, j, bits, lower);
       }
     }
-  }
-
-  FM_INLINE void offer_row(const Vec<T> (&lower)[kTileVecs], uint32_t bits, int32_t i, int k,
-                           int32_t j) const {
-    T spilled[cols];
-    for (int v = 0; v < kTileVecs; ++v) store(spilled + v * width, lower[v]);
-    slots.offer(i, k, j, bits, spilled);
   }
 
   // Columns as queries: their candidates are the rows of the tile.
@@ -151,26 +144,33 @@ struct SlotReduction {
     }
   }
 
+  // Of the columns at `at` as queries.
+  FM_INLINE uint32_t between_bits(Vec<T> lower, Vec<T> upper, int64_t at) const {
+    return le_bits(load(slots.low + at), upper) & le_bits(lower, load(slots.high + at));
+  }
+
   __attribute__((noinline)) void offer_columns(const TileSums<T>& sums, uint32_t bits, int32_t i,
                                                int k, int32_t j,
                                                const uint32_t (&allowed)[kTileRows]) const {
     T spilled[kTileRows][cols];
+    uint32_t between[kTileRows];
+    const int64_t at = k * slots.stride + j;
     for (int r = 0; r < kTileRows; ++r) {
       const Vec<T> base = broadcast(slots.query().lower[kNegative][i + r]);
-      for (int v = 0; v < kTileVecs; ++v) store(spilled[r] + v * width, base - sums[r][v]);
+      const Vec<T> reach = broadcast(2 * slots.query().slack[i + r]);
+      between[r] = 0;
+      for (int v = 0; v < kTileVecs; ++v) {
+        const Vec<T> lower = base - sums[r][v];
+        store(spilled[r] + v * width, lower);
+        between[r] |= between_bits(lower, lower + reach, at + v * width) << (v * width);
+      }
+      between[r] &= allowed[r];
     }
     for (; bits != 0; bits &= bits - 1) {
       const int c = __builtin_ctz(bits);
-      const int64_t at = k * slots.stride + j + c;
-      T lower[kTileRows];
       uint32_t rows = 0;
-      for (int r = 0; r < kTileRows; ++r) {
-        lower[r] = spilled[r][c];
-        const bool between = slots.low[at] <= lower[r] + 2 * slots.query().slack[i + r] &&
-                             lower[r] <= slots.high[at];
-        rows |= static_cast<uint32_t>(between && (allowed[r] >> c & 1) != 0) << r;
-      }
-      if (rows != 0) slots.offer(j + c, k, i, rows, lower);
+      for (int r = 0; r < kTileRows; ++r) rows |= (between[r] >> c & 1) << r;
+      if (rows != 0) slots.template offer<cols>(j + c, k, i, rows, &spilled[0][c]);
     }
   }
 };

@@ -91,6 +91,29 @@ FM_INLINE T sum_lanes(Vec<T> v) {
   return total;
 }
 
+// Of the lanes whose bits are set.
+template <class T>
+FM_INLINE Vec<T> where_bits(uint32_t bits, Vec<T> chosen, Vec<T> other) {
+  IntVec<T> lane;
+  for (int l = 0; l < kWidth<T>; ++l) lane[l] = Bits<T>{1} << l;
+  return (lane & static_cast<Bits<T>>(bits)) != 0 ? chosen : other;
+}
+
+// The lowest number.
+template <class T, int step = kWidth<T> / 2, int... lane>
+FM_INLINE T lowest_lane(Vec<T> v, std::integer_sequence<int, lane...> lanes) {
+  if constexpr (step == 0) {
+    return v[0];
+  } else {
+    return lowest_lane<T, step / 2>(
+        minimum(v, __builtin_shufflevector(v, v, ((lane + step) % kWidth<T>)...)), lanes);
+  }
+}
+template <class T>
+FM_INLINE T lowest_lane(Vec<T> v) {
+  return lowest_lane<T>(v, std::make_integer_sequence<int, kWidth<T>>{});
+}
+
 // Interleave: a0 b0 a1 b1 ... of the lower (upper) halves.
 template <class T, int... lane>
 FM_INLINE Vec<T> zip_low(Vec<T> a, Vec<T> b, std::integer_sequence<int, lane...>) {

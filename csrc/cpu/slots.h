@@ -68,6 +68,33 @@ struct Slots {
 
   // The columns j + c of the set bits c may be the choice of slot k.
   __attribute__((noinline)) void offer(int32_t i, int k, int32_t j, uint32_t bits,
+                                       const Vec<T> (&lower)[kTileVecs]) const {
+    state->chooser.acquire(i);
+    const int64_t at = k * stride + i;
+    const Vec<T> own = broadcast(2 * query().slack[i]);
+    Vec<T> nearest = broadcast(high[at]);
+    T spilled[kTileCols<T>];
+    for (int v = 0; v < kTileVecs; ++v) {
+      const uint32_t beyond = (bits >> (v * kWidth<T>)) & ~le_bits(lower[v], broadcast(sure[at]));
+      const Vec<T> upper = lower[v] + 2 * load(ref().slack + j + v * kWidth<T>) + own;
+      nearest = minimum(where_bits<T>(beyond, upper, nearest), nearest);
+      store(spilled + v * kWidth<T>, lower[v]);
+    }
+    const T best = lowest_lane<T>(nearest);
+    __atomic_store(&high[at], &best, __ATOMIC_RELAXED);
+    for (int v = 0; v < kTileVecs; ++v) {
+      uint32_t left = (bits >> (v * kWidth<T>)) & le_bits(lower[v], broadcast(best));
+      for (; left != 0; left &= left - 1) {
+        const int c = v * kWidth<T> + __builtin_ctz(left);
+        if (spilled[c] <= high[at]) push(i, k, {spilled[c], j + c});
+      }
+    }
+    state->chooser.release(i);
+  }
+
+  // The same of rows of a tile as columns: their bounds are lower[c * step].
+  template <int step>
+  __attribute__((noinline)) void offer(int32_t i, int k, int32_t j, uint32_t bits,
                                        const T* lower) const {
     state->chooser.acquire(i);
     const int64_t at = k * stride + i;
@@ -75,14 +102,14 @@ struct Slots {
     T best = high[at];
     for (uint32_t left = bits; left != 0; left &= left - 1) {
       const int c = __builtin_ctz(left);
-      if (!(lower[c] > sure[at])) continue;
-      const T upper = lower[c] + 2 * ref().slack[j + c] + own;
+      if (!(lower[c * step] > sure[at])) continue;
+      const T upper = lower[c * step] + 2 * ref().slack[j + c] + own;
       best = upper < best ? upper : best;
     }
     __atomic_store(&high[at], &best, __ATOMIC_RELAXED);
     for (uint32_t left = bits; left != 0; left &= left - 1) {
       const int c = __builtin_ctz(left);
-      if (lower[c] <= high[at]) push(i, k, {lower[c], j + c});
+      if (lower[c * step] <= high[at]) push(i, k, {lower[c * step], j + c});
     }
     state->chooser.release(i);
   }
