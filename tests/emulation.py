@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +24,7 @@ from flashmetric import _ops
 from flashmetric._ops import cuda, extremes
 from sources import CSRC
 
-__all__ = ["build", "in_place_of_the_cpu", "load"]
+__all__ = ["build", "built_once", "in_place_of_the_cpu", "linked", "load"]
 
 _EMULATOR = Path(__file__).parent / "emulated_gpu"
 _LAUNCH = re.compile(r"(\w+(?:<[^<>;]*>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
@@ -50,44 +51,61 @@ def _split(arguments: str) -> list[str]:
     return parts
 
 
-def _digest() -> str:
+def _digest(folders: Iterable[Path]) -> str:
     """Of all sources: a folder of builds outlives them."""
     found = sha256()
-    for path in sorted([*CSRC.rglob("*"), *_EMULATOR.iterdir()]):
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
         if path.is_file():
             found.update(path.read_bytes())
     return found.hexdigest()[:16]
 
 
-def build(folder: Path) -> Any:
-    """The module `emulated`, built in that folder if it is not there yet."""
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("needs a C++ compiler, and Linux")
-    library = folder / f"emulated-{_digest()}.so"
+def linked(
+    folder: Path, inputs: Iterable[Path], sources: Iterable[Path], flags: Iterable[str]
+) -> Any:
+    """The module `emulated` of those sources; built unless the folder has it, of these inputs."""
+    library = folder / f"emulated-{_digest(inputs)}.so"
     if not library.exists():
-        # A copy of the headers, with our ptx.cuh; "../x.h" is found from csrc/cuda.
-        for header in (CSRC / "cuda").glob("*.*h"):
-            text = _SHARED.sub(r"char* \1 = emulated::dynamic_shared;", header.read_text())
-            (folder / header.name).write_text(text)
-        shutil.copy(_EMULATOR / "ptx.cuh", folder)
-        includes = [folder, _EMULATOR, CSRC, CSRC / "cuda", pybind11.get_include()]
-        includes.append(sysconfig.get_paths()["include"])
-        flags = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-w"]
-        flags += ["-D__CUDA_ARCH__=800", "-include", "cuda_runtime.h"]  # as nvcc does
-        command = [compiler, *flags, *(f"-I{each}" for each in includes), "-c"]
-        sources = [_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp"]
-        for source in _SOURCES:
-            sources.append(folder / f"{source.stem}.cpp")
-            sources[-1].write_text(_LAUNCH.sub(_launched, source.read_text()))
+        compiler = shutil.which("c++") or shutil.which("g++")
+        if compiler is None or sys.platform != "linux":
+            pytest.skip("needs a C++ compiler, and Linux")
+        includes = [pybind11.get_include(), sysconfig.get_paths()["include"]]
+        usual = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-w"]
+        command = [compiler, *usual, *flags, *(f"-I{each}" for each in includes)]
         objects = [folder / f"{source.stem}.o" for source in sources]
         with ThreadPoolExecutor(2) as pool:
             jobs = zip(sources, objects, strict=True)
-            list(pool.map(lambda job: _run([*command, str(job[0]), "-o", str(job[1])]), jobs))
+            run = [[*command, "-c", str(job[0]), "-o", str(job[1])] for job in jobs]
+            list(pool.map(_run, run))
         part = folder / "part.so"
-        _run([compiler, "-shared", *map(str, objects), "-o", str(part)])
+        _run([*command, "-shared", *map(str, objects), "-o", str(part)])
         part.rename(library)
     return load(library)
+
+
+def build(folder: Path) -> Any:
+    """csrc/cuda as the module `emulated`, built in that folder if it is not there yet."""
+    # A copy of the headers, with our ptx.cuh; "../x.h" is found from csrc/cuda.
+    for header in (CSRC / "cuda").glob("*.*h"):
+        text = _SHARED.sub(r"char* \1 = emulated::dynamic_shared;", header.read_text())
+        (folder / header.name).write_text(text)
+    shutil.copy(_EMULATOR / "ptx.cuh", folder)
+    sources = [_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp"]
+    for source in _SOURCES:
+        sources.append(folder / f"{source.stem}.cpp")
+        sources[-1].write_text(_LAUNCH.sub(_launched, source.read_text()))
+    includes = [f"-I{each}" for each in (folder, _EMULATOR, CSRC, CSRC / "cuda")]
+    flags = [*includes, "-D__CUDA_ARCH__=800", "-include", "cuda_runtime.h"]  # as nvcc does
+    return linked(folder, (CSRC, _EMULATOR), sources, flags)
+
+
+def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], Any]) -> Any:
+    """What `build` makes in a folder of all workers, by the first of them that comes."""
+    folder = temporary.getbasetemp().parent / name
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return build(folder)
 
 
 def load(library: Path) -> Any:

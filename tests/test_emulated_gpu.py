@@ -4,8 +4,6 @@ what they are held to on a GPU (test_gpu_table.py). What ranks by tiles is left 
 
 from __future__ import annotations
 
-import fcntl
-
 import pytest
 import torch
 
@@ -35,12 +33,7 @@ ROWS = ("op", "row", "dtype")
 
 @pytest.fixture(scope="session")
 def module(tmp_path_factory):
-    """Built once, by the first worker that comes."""
-    folder = tmp_path_factory.getbasetemp().parent / "emulated_gpu"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return emulation.build(folder)
+    return emulation.built_once(tmp_path_factory, "emulated_gpu", emulation.build)
 
 
 @pytest.fixture(autouse=True)

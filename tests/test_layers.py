@@ -53,6 +53,8 @@ CPP_LAYERS = {
     "bindings.cpp": {API, HOOKS, "arguments.h", "cpu/isa.h"},
     "cpu/isa.cpp": {API, HOOKS} | POLICIES,
     "cpu/bf16_kernels.cpp": {API, HOOKS} | POLICIES,
+    "cpu/amx_kernels.cpp": {API, HOOKS} | POLICIES,
+    "cpu/narrow.h": {API, HOOKS} | POLICIES,
     HOOKS: {API},
     "arguments.h": {API, "cuda.h"},
     "dispatch.cpp": {API, "cuda.h", "names.h", "list_rules.h", "cpu/isa.h", "cpu/kernels.h"},
@@ -72,7 +74,7 @@ CPP_LAYERS = {
     "random.h": {"math.h", "policy.h"},
     "list_rules.h": {API, "math.h", "policy.h", "random.h"},
 }
-SYSTEM_HEADERS = {"omp.h", "pthread.h", "immintrin.h", "unistd.h"}
+SYSTEM_HEADERS = {"omp.h", "pthread.h", "immintrin.h", "cpuid.h", "unistd.h", "sys/syscall.h"}
 CUDA_HEADERS = {"cuda_runtime.h", "cuda_bf16.h", "cuda_fp16.h"}
 NO_ALGORITHM = {"algorithm", "functional", "map", "numeric", "ranges", "string", "vector"}
 
@@ -183,6 +185,7 @@ def test_files_compiled_per_isa_call_no_standard_algorithm():
     """
     reached = cpp_reached(CSRC / "cpu" / "kernels.cpp")
     reached |= cpp_reached(CSRC / "cpu" / "bf16_kernels.cpp")
+    reached |= cpp_reached(CSRC / "cpu" / "amx_kernels.cpp")
     reached -= {CSRC / API, CSRC / "policy.h"}
     assert CSRC / "cpu" / "tile.h" in reached
     for path in reached:

@@ -12,6 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import emulation_amx
+from emulation import built_once
 from flashmetric import _C, mine_triplets
 from keys_data import KINDS, hard_rows
 from op_db import DISTANCES
@@ -19,21 +21,32 @@ from samples import Sample, relation
 from test_choices import assert_exact_choice
 from test_isa import SUPPORTED
 
-NARROW = "avx512_bf16"
+NARROW = [name for name in ("amx", "avx512_bf16") if name in SUPPORTED]
 
-needs_narrow = pytest.mark.skipif(
-    NARROW not in SUPPORTED, reason=f"this machine does not run the {NARROW} kernels"
-)
+needs_narrow = pytest.mark.usefixtures("narrow_only")
 
 
-@pytest.fixture(autouse=True)
-def _narrow() -> Iterator[None]:
-    """At any size. What this machine cannot run is tested with the tiles that it has."""
-    if NARROW in SUPPORTED:
-        _C.force_isa(NARROW)
+@pytest.fixture(scope="session")
+def emulated_amx(tmp_path_factory):
+    return built_once(tmp_path_factory, "emulated_amx", emulation_amx.build)
+
+
+@pytest.fixture(autouse=True, params=[*NARROW, *(["emulated amx"] if NARROW else ["float32"])])
+def unit(request, monkeypatch) -> Iterator[str]:
+    """Every unit at any size. Where there is none, choices are tested with the tiles there are."""
+    if request.param == "emulated amx":
+        emulation_amx.in_place_of(request.getfixturevalue("emulated_amx"), monkeypatch)
+    elif request.param in NARROW:
+        _C.force_isa(request.param)
     _C.rank_narrow_always(True)
-    yield
+    yield request.param
     _C.rank_narrow_always(False)
+
+
+@pytest.fixture
+def narrow_only(unit):
+    if unit == "float32":
+        pytest.skip("this machine does not multiply bfloat16 pairs")
 
 
 def _sample(rows, labels, **options):
@@ -93,7 +106,7 @@ def test_the_choice_for_every_relation(kind, labels):
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 5, 100])
-def test_equal_rows_of_many_classes(n_classes):
+def test_equal_rows_of_many_classes(n_classes, unit):
     """Every reference ties. Two of a class and four classes are kept; the lowest is among them."""
     rng = np.random.default_rng(n_classes)
     labels = torch.from_numpy(rng.integers(0, n_classes, 400))
@@ -101,7 +114,7 @@ def test_equal_rows_of_many_classes(n_classes):
     rows[::7] = 2
     before = _C.counters()["fallback_rows"]
     assert_exact_choice(_sample(rows, labels))
-    if n_classes > 1 and NARROW in SUPPORTED:
+    if n_classes > 1 and unit != "float32":
         assert _C.counters()["fallback_rows"] > before
 
 

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Compiled for instruction sets that multiply bfloat16 pairs: mining that ranks with them. All
-// else, and what is too small to gain, is done by the kernels of the instruction set below.
-#include "bf16_kernels.h"
-
-#include "../test_hooks.h"
+// Compiled for instruction sets whose vectors multiply bfloat16 pairs.
 #include "bf16_tiles.h"
-#include "mine.h"
+#include "narrow.h"
 
 #if !defined(FLASHMETRIC_PAIR_PRODUCTS)
 #error "bf16_kernels.cpp needs an instruction set that multiplies bfloat16 pairs."
@@ -15,52 +11,10 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
 bool always = false;
 
-namespace {
-
-// Measured on Zen 4, time as a share of float32 tiles: 0.99 at 128 x 128 pairs of 32 features, 0.79
-// at 128 features; 1.0 to 1.1 at 64 x 64 pairs or at 16 features, where tiles are not what takes
-// the time.
-constexpr double kPairs = 128 * 128;
-constexpr int64_t kDim = 32;
-
-bool pays(KeyForm key, const MineProblem& problem) {
-  return key.of_products() && problem.dtype == DType::float32 &&
-         (always || (problem.dim >= kDim && pair_count(problem) >= kPairs));
-}
-
-}  // namespace
-
-void mine(MineProblem& problem, Names names) {
-  const KeyForm key = key_form(names.distance, names.power, problem.normalize);
-  if (!pays(key, problem)) return avx512::table.mine(problem, names);
-  visit_by_index(Miners{}, names.mining,
-                 [&](auto miner) { mine_rows<float, Bf16Tiles, decltype(miner)>(key, problem); });
-}
+void mine(MineProblem& problem, Names names) { mine_by<Bf16Tiles>(problem, names); }
 
 void pair_products(const float* rows, int64_t n, int64_t dim, float* out) {
-  static_assert(kMaxHookRows == kBlock);
-  constexpr int width = kWidth<float>;
-  const float centre[kMaxHookDim] = {};
-  uint32_t packed[(kMaxHookDim + 1) / 2 * kBlock];
-  for (int64_t group = 0; group < kBlock; group += width) {
-    PackedRow<float> row[width];
-    for (int64_t r = 0; r < width; ++r) {
-      row[r].from = group + r < n ? rows + (group + r) * dim : nullptr;
-      row[r].scale = 1;
-    }
-    pack_pairs(row, {centre, 1, false}, dim, packed + group);
-  }
-  for (int64_t i = 0; i < n; i += kTileRows) {
-    for (int64_t j = 0; j < n; j += kTileCols<float>) {
-      TileSums<float> sums;
-      Bf16Tiles::multiply(packed + i, packed + j, dim, sums);
-      for (int64_t r = 0; r < kTileRows && i + r < n; ++r) {
-        for (int64_t c = 0; c < kTileCols<float> && j + c < n; ++c) {
-          out[(i + r) * n + j + c] = sums[r][c / width][c % width];
-        }
-      }
-    }
-  }
+  products_by<Bf16Tiles>(rows, n, dim, out);
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

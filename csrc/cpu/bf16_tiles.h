@@ -41,8 +41,10 @@ struct PairSums {
   }
 };
 
-inline void pack_pairs(PackedRow<float> (&row)[kWidth<float>], const RowMap<float>& map,
-                       int64_t dim, uint32_t* to) {  // [(dim + 1) / 2][kBlock]
+// keep(k, pairs, count): pairs[r] are the pairs k / 2 .. k / 2 + count - 1 of row r, zeros behind.
+template <class Keep>
+FM_NOINLINE void pack_pairs(PackedRow<float> (&row)[kWidth<float>], const RowMap<float>& map,
+                            int64_t dim, const Keep& keep) {
   constexpr int width = kWidth<float>;
   PairSums sums[width];
   for (int64_t k = 0; k < dim; k += 2 * width) {
@@ -58,8 +60,7 @@ inline void pack_pairs(PackedRow<float> (&row)[kWidth<float>], const RowMap<floa
           sums[r].add(mapped_features(row[r], map, k, first), centre[0]) >> 16;
       pairs[r] = sums[r].add(mapped_features(row[r], map, k + first, second), centre[1]) | lower;
     }
-    transpose<uint32_t>(pairs);
-    for (int64_t f = 0; f < first; ++f) store(to + (k / 2 + f) * kBlock, pairs[f]);
+    keep(k, pairs, first);
   }
   for (int r = 0; r < width; ++r) {
     row[r].square = sum_lanes<float>(sums[r].square);
@@ -71,6 +72,8 @@ inline void pack_pairs(PackedRow<float> (&row)[kWidth<float>], const RowMap<floa
 struct Bf16Tiles {
   using Score = float;
   using Packed = uint32_t;
+  using Session = NoSession;
+  using Block = NoBlock;
   static constexpr bool full = false;
 
   static FM_INLINE int64_t depth(int64_t dim) { return (dim + 1) / 2; }
@@ -79,15 +82,18 @@ struct Bf16Tiles {
     return set.packed16;
   }
   static FM_INLINE void pack(PackedRow<float> (&row)[kWidth<float>], const RowMap<float>& map,
-                             int64_t dim, Packed* to) {
-    pack_pairs(row, map, dim, to);
+                             int64_t dim, int group, Packed* block) {
+    pack_pairs(row, map, dim, [&](int64_t k, Vec<Packed>(&pairs)[kWidth<float>], int64_t count) {
+      transpose<Packed>(pairs);
+      for (int64_t f = 0; f < count; ++f) store(block + (k / 2 + f) * kBlock + group, pairs[f]);
+    });
   }
   static FM_INLINE float slack(KeyForm key, RowLengths row, double total, double dim) {
     return score_slack<float>(key, row, total, dim) + bf16_slack(row, dim);
   }
   template <class Chooser>
-  static FM_INLINE void compute(const Chooser& chooser, int32_t i, int32_t j, int64_t dim,
-                                TileSums<float>& sums) {
+  static FM_INLINE void compute(const Block&, const Chooser& chooser, int32_t i, int32_t j,
+                                int64_t dim, TileSums<float>& sums) {
     multiply(chooser.query->template tile<Bf16Tiles>(i, dim),
              chooser.ref->template tile<Bf16Tiles>(j, dim), dim, sums);
   }

@@ -6,7 +6,13 @@
 #include <iterator>
 
 #include "../test_hooks.h"
-#include "bf16_kernels.h"
+#include "narrow_kernels.h"
+
+#if defined(FLASHMETRIC_HAS_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace flashmetric {
 namespace cpu {
@@ -33,13 +39,58 @@ bool always() { return true; }
 }
 #endif
 
+#if defined(FLASHMETRIC_HAS_AMX)
+// Whether the processor has tiles and multiplies bfloat16 with them.
+bool has_matrix_unit() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned wanted = 1U << 22 | 1U << 24;  // AMX-BF16, AMX-TILE
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & wanted) == wanted;
+}
+
+// Linux lends the 8 KiB of a thread's tiles to processes that ask for them, once for all threads.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+// Whole numbers, whose products and sums are exact in any order: a unit that lays its operands out
+// otherwise is found out before it decides anything.
+bool multiplies_as_assumed() {
+  constexpr int64_t n = kMaxHookRows;
+  constexpr int64_t dim = 70;  // two whole chunks and a part of one
+  static float rows[n * dim];
+  static float out[n * n];
+  for (int64_t k = 0; k < n * dim; ++k) rows[k] = static_cast<float>(k * k % 23 - k % 7);
+  amx::pair_products(rows, n, dim, out);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      float sum = 0;
+      for (int64_t k = 0; k < dim; ++k) sum += rows[i * dim + k] * rows[j * dim + k];
+      if (out[i * n + j] != sum) return false;
+    }
+  }
+  return true;
+}
+
+bool has_amx() {
+  static const bool has =
+      has_avx512_bf16() && has_matrix_unit() && may_use_tiles() && multiplies_as_assumed();
+  return has;
+}
+#endif
+
 #if defined(FLASHMETRIC_HAS_AVX512_BF16)
 // Built here, where nothing is compiled for more than the machine that loads the library.
-const KernelTable avx512_bf16_table = [] {
+KernelTable with_mine(void (*mine)(MineProblem&, Names)) {
   KernelTable table = avx512::table;
-  table.mine = avx512_bf16::mine;
+  table.mine = mine;
   return table;
-}();
+}
+const KernelTable avx512_bf16_table = with_mine(avx512_bf16::mine);
+#endif
+#if defined(FLASHMETRIC_HAS_AMX)
+const KernelTable amx_table = with_mine(amx::mine);
 #endif
 
 struct Isa {
@@ -49,6 +100,9 @@ struct Isa {
 };
 
 constexpr Isa kIsas[] = {
+#if defined(FLASHMETRIC_HAS_AMX)
+    {"amx", has_amx, &amx_table},
+#endif
 #if defined(FLASHMETRIC_HAS_AVX512_BF16)
     {"avx512_bf16", has_avx512_bf16, &avx512_bf16_table},
 #endif
@@ -135,11 +189,20 @@ void rank_narrow_always([[maybe_unused]] bool always) {
 #if defined(FLASHMETRIC_HAS_AVX512_BF16)
   cpu::avx512_bf16::always = always;
 #endif
+#if defined(FLASHMETRIC_HAS_AMX)
+  cpu::amx::always = always;
+#endif
 }
 
 Status pair_products([[maybe_unused]] const float* rows, int64_t n, int64_t dim,
                      [[maybe_unused]] float* out) {
   if (n > kMaxHookRows || dim > kMaxHookDim) return "[pair_products] too many rows or features.";
+#if defined(FLASHMETRIC_HAS_AMX)
+  if (isa_in_use() == "amx") {
+    cpu::amx::pair_products(rows, n, dim, out);
+    return {};
+  }
+#endif
 #if defined(FLASHMETRIC_HAS_AVX512_BF16)
   if (cpu::has_avx512_bf16()) {
     cpu::avx512_bf16::pair_products(rows, n, dim, out);

@@ -30,7 +30,7 @@ struct Ranked {
   const int32_t* order = nullptr;  // [n] sorted position -> original row
   int32_t n = 0;
   T* packed = nullptr;           // [blocks][dim][kBlock]
-  uint32_t* packed16 = nullptr;  // [blocks][dim / 2][kBlock] pairs of bfloat16 (bf16_tiles.h)
+  uint32_t* packed16 = nullptr;  // [blocks][depth][kBlock] pairs of bfloat16, where tiles take them
   T* lower[2] = {};    // [blocks * kBlock] by Role: sign * offset - slack, +inf: never a choice
   T* slack = nullptr;  // [blocks * kBlock]
   T* total = nullptr;  // [blocks * kBlock] sum of the packed features; overlap only
@@ -192,7 +192,7 @@ inline void pack_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t 
     for (int r = 0; r < width; ++r) {
       row[r] = row_to_pack<T>(key, frame, dim, block * kBlock + group + r, set);
     }
-    Tiles::pack(row, map, dim, Tiles::blocks(set) + block * Tiles::depth(dim) * kBlock + group);
+    Tiles::pack(row, map, dim, group, Tiles::blocks(set) + block * Tiles::depth(dim) * kBlock);
     for (int r = 0; r < width; ++r) {
       const int64_t at = block * kBlock + group + r;
       if (row[r].from != nullptr) {

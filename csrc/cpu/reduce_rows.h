@@ -23,6 +23,7 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 template <class Tiles, class Miner, class Relation>
 struct RowReduction {
   using T = typename Tiles::Score;
+  using Session = typename Tiles::Session;
   static constexpr int cols = kTileCols<T>;
   static constexpr int width = kWidth<T>;
   const Chooser<T>& chooser;
@@ -41,11 +42,12 @@ struct RowReduction {
     const bool serves_columns = both && open_tiles(col_begin) != 0;
     const uint32_t open = serves_columns ? ~0U : open_tiles(row_begin);
     if (open == 0) return;
+    const typename Tiles::Block block(chooser, row_begin, col_begin, dim);
     for (int32_t j = col_begin; j < col_end; j += cols) {
       for (int32_t i = row_begin; i < row_end; i += kTileRows) {
         if ((open >> ((i - row_begin) / kTileRows) & 1) == 0) continue;
         TileSums<T> sums;
-        Tiles::compute(chooser, i, j, dim, sums);
+        Tiles::compute(block, chooser, i, j, dim, sums);
         const int32_t i_end = i + kTileRows < row_end ? i + kTileRows : row_end;
         switch (relation.kind(i, i_end, j, j + cols)) {
           case TileKind::all_positive:
@@ -195,8 +197,12 @@ FM_INLINE int64_t group_size(int64_t blocks) { return blocks >= 64 ? 8 : blocks 
 // Block pairs with J > I: for each group of columns, every row block above its last column.
 template <class Reduction>
 inline void reduce_symmetric(const Reduction& reduction, int64_t blocks, int threads) {
-  parallel_tasks(threads, blocks,
-                 [&](int64_t b, int) { reduction.template visit_blocks<false>(b, b); });
+  using Session = typename Reduction::Session;
+  parallel_tasks(threads, blocks, [&](int64_t b, int) {
+    Session::begin();
+    reduction.template visit_blocks<false>(b, b);
+    Session::end();
+  });
   const int64_t group = group_size(blocks);
   int64_t tasks = 0;
   for (int64_t first = 0; first < blocks; first += group) {
@@ -211,9 +217,11 @@ inline void reduce_symmetric(const Reduction& reduction, int64_t blocks, int thr
       row -= rows;
     }
     const int64_t last = first + group < blocks ? first + group : blocks;
+    Session::begin();
     for (int64_t col = first > row ? first : row + 1; col < last; ++col) {
       reduction.template visit_blocks<true>(row, col);
     }
+    Session::end();
   });
 }
 
@@ -225,9 +233,11 @@ inline void reduce_rectangular(const Reduction& reduction, int64_t row_blocks, i
   parallel_tasks(threads, groups * row_blocks, [&](int64_t task, int) {
     const int64_t first = task / row_blocks * group;
     const int64_t last = first + group < col_blocks ? first + group : col_blocks;
+    Reduction::Session::begin();
     for (int64_t col = first; col < last; ++col) {
       reduction.template visit_blocks<false>(task % row_blocks, col);
     }
+    Reduction::Session::end();
   });
 }
 

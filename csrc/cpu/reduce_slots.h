@@ -18,6 +18,7 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
 template <class T>
 struct SlotReduction {
+  using Session = NoSession;
   static constexpr int cols = kTileCols<T>;
   static constexpr int width = kWidth<T>;
   const Slots<T>& slots;

@@ -5,10 +5,13 @@
 //   Packed   what a block of packed rows is made of, [depth][kBlock]
 //   depth    how many of those a row of dim features has
 //   blocks   the packed blocks of one set of rows
-//   pack     how kWidth rows come into a block
+//   pack     how kWidth rows, from `group` on, come into a block
 //   slack    how far its score may be from the truth (certificate.h)
+//   Session  what a thread begins before tiles and ends after them
+//   Block    what is computed of two blocks before their tiles
 //   compute  the tile
-// This is the plain unit: the dtype of the rows. bf16_tiles.h has a faster, less precise one.
+// This is the plain unit: the dtype of the rows. bf16_tiles.h and amx_tiles.h have faster, less
+// precise ones.
 #pragma once
 
 #include "../certificate.h"
@@ -17,10 +20,22 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
+struct NoSession {
+  static FM_INLINE void begin() {}
+  static FM_INLINE void end() {}
+};
+
+struct NoBlock {
+  template <class Chooser>
+  FM_INLINE NoBlock(const Chooser&, int32_t, int32_t, int64_t) {}
+};
+
 template <class T>
 struct FullTiles {
   using Score = T;
   using Packed = T;
+  using Session = NoSession;
+  using Block = NoBlock;
   static constexpr bool full = true;
 
   static FM_INLINE int64_t depth(int64_t dim) { return dim; }
@@ -29,16 +44,16 @@ struct FullTiles {
     return set.packed;
   }
   static FM_INLINE void pack(PackedRow<T> (&row)[kWidth<T>], const RowMap<T>& map, int64_t dim,
-                             Packed* to) {
-    pack_rows<T>(row, map, dim, to);
+                             int group, Packed* block) {
+    pack_rows<T>(row, map, dim, block + group);
   }
   static FM_INLINE T slack(KeyForm key, RowLengths row, double total, double dim) {
     return score_slack<T>(key, row, total, dim);
   }
   // Rows i .. against columns j .. .
   template <class Chooser>
-  static FM_INLINE void compute(const Chooser& chooser, int32_t i, int32_t j, int64_t dim,
-                                TileSums<T>& sums) {
+  static FM_INLINE void compute(const Block&, const Chooser& chooser, int32_t i, int32_t j,
+                                int64_t dim, TileSums<T>& sums) {
     const T* rows = chooser.query->template tile<FullTiles>(i, dim);
     const T* cols = chooser.ref->template tile<FullTiles>(j, dim);
     if (__builtin_expect(chooser.inner == Inner::product, 1)) {

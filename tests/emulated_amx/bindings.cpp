@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// csrc/cpu/amx_kernels.cpp as a Python module, with the functions of _C that reach it.
+#include "arguments.h"
+#include "cpu/amx_tiles.h"
+#include "cpu/narrow.h"
+
+namespace py = pybind11;
+namespace fm = flashmetric;
+using namespace fm::bindings;
+
+namespace flashmetric::cpu {
+
+Counters call_counters{};
+double slack_factor = 1;
+
+namespace {
+
+// What the instruction set below does with what is too small to gain.
+void mine_in_float32(MineProblem& problem, Names names) {
+  const amx::KeyForm key = amx::key_form(names.distance, names.power, problem.normalize);
+  visit_by_index(Miners{}, names.mining, [&](auto miner) {
+    amx::mine_rows<float, amx::FullTiles<float>, decltype(miner)>(key, problem);
+  });
+}
+
+}  // namespace
+
+namespace avx512 {
+const KernelTable table{mine_in_float32, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+}  // namespace avx512
+
+}  // namespace flashmetric::cpu
+
+namespace {
+
+size_t mine(const py::args& args) {
+  Arguments in(args);
+  auto problem = read_mine(in);
+  const auto one = [](fm::MineProblem& given) -> fm::Status {
+    fm::Names names;
+    if (fm::Status status = fm::resolve(given, names); !status.empty()) return status;
+    fm::cpu::amx::mine(given, names);
+    return {};
+  };
+  return run(one, problem, in);
+}
+
+void pair_products(uintptr_t rows, int64_t n, int64_t dim, uintptr_t out) {
+  fm::cpu::amx::pair_products(reinterpret_cast<const float*>(rows), n, dim,
+                              reinterpret_cast<float*>(out));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(emulated, m) {
+  m.def("mine", &mine);
+  m.def("pair_products", &pair_products);
+  m.def("set_slack_factor", [](double factor) { fm::cpu::slack_factor = factor; });
+  m.def("rank_narrow_always", [](bool always) { fm::cpu::amx::always = always; });
+  m.def("counters", [] {
+    const fm::cpu::Counters& calls = fm::cpu::call_counters;
+    return std::map<std::string, int64_t>{{"mine", calls.mine},
+                                          {"candidates", calls.candidates},
+                                          {"rescored", calls.rescored},
+                                          {"fallback_rows", calls.fallback_rows},
+                                          {"brute_rows", calls.brute_rows}};
+  });
+}
