@@ -227,6 +227,23 @@ def test_small_batches_rank_in_float32():
     assert rescored[False] < rescored[True]
 
 
+def _candidates(rows):
+    before = _C.counters()["candidates"]
+    assert_exact_choice(_sample(rows, torch.arange(len(rows)) // 4))
+    return _C.counters()["candidates"] - before
+
+
+@needs_narrow
+@pytest.mark.parametrize("offset", [0.0, 8.0])
+def test_rows_of_8_bits_rank_as_they_are(offset):
+    """Nothing is rounded then, which leaves fewer candidates; rows that are mostly an offset are
+    centred all the same, and leave as many as others."""
+    generator = torch.Generator().manual_seed(3)
+    rows = (torch.randn(1024, 128, generator=generator) + offset).bfloat16()
+    narrow, wide = _candidates(rows), _candidates(rows.float() * (1 + 2.0**-12))
+    assert narrow < 0.97 * wide if offset == 0 else narrow < 1.05 * wide
+
+
 @needs_narrow
 def test_candidates_are_few():
     """What bench and docs/performance.md promise, here at a smaller size."""

@@ -118,7 +118,7 @@ inline void prepare_dense(KeyForm key, const DenseProblem& problem, bool segment
       measure_row(key, query.rows, i, problem.dim);
     }
   });
-  choose_frame(key, query, ref, problem.dim, state.frame);
+  choose_frame(key, query, ref, problem.dim, false, state.frame);
   const int64_t query_blocks = blocks_of(query.n);
   const int64_t ref_blocks = problem.symmetric ? 0 : blocks_of(ref.n);
   parallel_tasks(state.threads, query_blocks + ref_blocks, [&](int64_t b, int) {

@@ -60,7 +60,7 @@ inline void prepare(KeyForm key, const MineProblem& problem, MineState<T>& state
   if (!problem.symmetric) point_at_rows(problem.ref, state.order.ref, state.order.n_ref, ref);
   measure_rows(key, query, problem.dim, state.threads);
   if (!problem.symmetric) measure_rows(key, ref, problem.dim, state.threads);
-  choose_frame(key, query, ref, problem.dim, state.frame);
+  choose_frame(key, query, ref, problem.dim, !Tiles::full, state.frame);
 
   state.chooser.key = key;
   state.chooser.dim = problem.dim;

@@ -95,10 +95,35 @@ inline int sample_rows(const Set& set, const Frame<T>& frame, int32_t (&row)[kSa
   return taken;
 }
 
+// Whether bfloat16 holds all of a row as it is.
+template <class Set>
+inline bool is_narrow(const Set& set, int32_t row, int64_t dim) {
+  for (int64_t k = 0; k < dim; ++k) {
+    uint32_t bits;
+    std::memcpy(&bits, set.rows.row(row) + k, sizeof bits);
+    if ((bits & 0xFFFFU) != 0) return false;
+  }
+  return true;
+}
+
+// Whether tiles of bfloat16 do better without a centre: rows that it holds as they are have no
+// residual, and their bound (certificate.h) is half that of rounded rows of equal length, but y is
+// then as long as x, where it would be sqrt(|x|^2 - |centre|^2).
+template <class Set>
+inline bool prefers_given(KeyForm key, const Set& ref, const int32_t* row, int sampled, int64_t dim,
+                          double centre_norm) {
+  if (key.needs_norms() || key.relative || sampled == 0) return false;
+  const double norm = ref.norm[row[sampled / 2]];
+  bool all = norm * norm / 2 < norm * norm - centre_norm * centre_norm;
+  for (int s = 0; s < sampled && all; ++s) all = is_narrow(ref, row[s], dim);
+  return all;
+}
+
 // Centre: the mean of a sample without outliers; 0 where distances are sums over features. Unit:
 // brings every |y| to at most 2; there to at most 1/2, so that no power of a gap exceeds 1.
+// `narrow`: for tiles of bfloat16.
 template <class T, class Set>
-inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t dim,
+inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t dim, bool narrow,
                          Frame<T>& frame) {
   frame.max_norm = Precision<T>::max_norm;
   int32_t row[kSample];
@@ -115,7 +140,11 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
     const T shift = key.relative ? static_cast<T>(ref.rows.mean[row[s]] / used) : T(0);
     for (int64_t k = 0; k < dim; ++k) frame.centre[k] += from[k] * scale - shift;
   }
-  const double centre_norm = square_root(squared_norm(frame.centre, dim));
+  double centre_norm = square_root(squared_norm(frame.centre, dim));
+  if (narrow && prefers_given(key, ref, row, sampled, dim, centre_norm)) {
+    for (int64_t k = 0; k < dim; ++k) frame.centre[k] = 0;
+    centre_norm = 0;
+  }
   double longest = key.needs_norms() ? 1 : 0;
   for (const Set* set : {&query, &ref}) {
     for (int32_t p = 0; p < set->n && !key.needs_norms(); ++p) {
