@@ -145,20 +145,20 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
     "listed_triplet": listed.listed_triplet,
     "mine": cpu.mine,
     "mined_triplet": cpu.mined_triplet,
-    "paired": cpu.paired,
-    "paired_backward": cpu.paired_backward,
-    "pairwise": cpu.pairwise,
-    "pairwise_backward": cpu.pairwise_backward,
+    "paired": cpu.PAIRS.paired,
+    "paired_backward": cpu.PAIRS.paired_backward,
+    "pairwise": cpu.PAIRS.pairwise,
+    "pairwise_backward": cpu.PAIRS.pairwise_backward,
     "triplet": cpu.triplet,
 }
 _ON_CUDA: dict[str, Callable[..., Any]] = {
     "apart": extremes.apart,
     "mine": cuda.mine,
     "mined_triplet": cuda.mined_triplet,
-    "paired": cuda.paired,
-    "paired_backward": cuda.paired_backward,
-    "pairwise": cuda.pairwise,
-    "pairwise_backward": cuda.pairwise_backward,
+    "paired": cuda.PAIRS.paired,
+    "paired_backward": cuda.PAIRS.paired_backward,
+    "pairwise": cuda.PAIRS.pairwise,
+    "pairwise_backward": cuda.PAIRS.pairwise_backward,
     "triplet": cuda.triplet,
 }
 _KERNELS = {"CPU": _ON_CPU, "CUDA": _ON_CUDA if cuda.WHY_NO_CUDA == "" else {}}

@@ -6,21 +6,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from flashmetric import _outputs
-
-from .calls import (
-    mine_of,
-    mined_triplet_of,
-    paired_gradients_of,
-    paired_of,
-    pairwise_gradients_of,
-    pairwise_of,
-    rows_of,
-    run,
-    triplet_of,
-)
+from .calls import mine_of, mined_triplet_of, rows_of, run, triplet_of
+from .pairs import PairOps
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
     from flashmetric import _C
@@ -44,40 +34,8 @@ def mined_triplet(*arguments: Any) -> list[Tensor]:
     return outputs
 
 
-def pairwise(*arguments: Any) -> Tensor:
-    out, numbers, rows = pairwise_of(rows_of, *arguments)
-    run((_C.pairwise, numbers, rows))
-    return out
+def _run_pairs(name: str, _: torch.device, arguments: tuple[Any, ...], alive: Any) -> None:
+    run((getattr(_C, name), arguments, alive))
 
 
-def pairwise_backward(
-    x: Tensor, y: Tensor | None, cotangent: Tensor, *options: Any
-) -> list[Tensor]:
-    *metric, wanted = options
-    grads, calls = pairwise_gradients_of(rows_of, (x, y), cotangent, (*metric,), wanted)
-    run(*((_C.pairwise_backward, *call) for call in calls))
-    return grads
-
-
-def paired(
-    x: Tensor, r: Tensor | None, index_x: Tensor | None, index_r: Tensor | None, *metric: Any
-) -> Tensor:
-    out = _outputs.paired(x, r, index_x, index_r)
-    results = [0, 0, out.data_ptr(), 0, 0]
-    run((_C.paired, *paired_of(rows_of, (x, r), (index_x, index_r), metric, results)))
-    return out
-
-
-def paired_backward(
-    x: Tensor,
-    r: Tensor | None,
-    index_x: Tensor | None,
-    index_r: Tensor | None,
-    cotangent: Tensor,
-    *options: Any,
-) -> list[Tensor]:
-    *metric, wanted = options
-    grads, results = paired_gradients_of((x, r), cotangent, wanted)
-    if results:
-        run((_C.paired, *paired_of(rows_of, (x, r), (index_x, index_r), (*metric,), results)))
-    return grads
+PAIRS = PairOps(rows_of, _run_pairs)

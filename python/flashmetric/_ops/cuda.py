@@ -10,19 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashmetric import _outputs
 from flashmetric._compat import raw_stream
 
-from .calls import (
-    WHY_NO_KERNELS,
-    mine_of,
-    mined_triplet_of,
-    paired_gradients_of,
-    paired_of,
-    pairwise_gradients_of,
-    pairwise_of,
-    triplet_of,
-)
+from .calls import WHY_NO_KERNELS, mine_of, mined_triplet_of, triplet_of
+from .pairs import PairOps
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
     from flashmetric import _C
@@ -71,47 +62,13 @@ def mined_triplet(query: Tensor, *rest: Any) -> list[Tensor]:
     return outputs
 
 
-def paired(
-    x: Tensor, r: Tensor | None, index_x: Tensor | None, index_r: Tensor | None, *metric: Any
-) -> Tensor:
-    out = _outputs.paired(x, r, index_x, index_r)
-    results = [0, 0, out.data_ptr(), 0, 0]
-    arguments, alive = paired_of(_rows_of, (x, r), (index_x, index_r), metric, results)
-    _run(_C.cuda_paired, x.device, arguments)
-    del alive
-    return out
+def _run_pairs(
+    name: str,
+    device: torch.device,
+    arguments: tuple[Any, ...],
+    alive: Any,  # noqa: ARG001 - until here its memory belongs to this call
+) -> None:
+    _run(getattr(_C, f"cuda_{name}"), device, arguments)
 
 
-def paired_backward(
-    x: Tensor,
-    r: Tensor | None,
-    index_x: Tensor | None,
-    index_r: Tensor | None,
-    cotangent: Tensor,
-    *options: Any,
-) -> list[Tensor]:
-    *metric, wanted = options
-    grads, results = paired_gradients_of((x, r), cotangent, wanted)
-    if results:
-        index = (index_x, index_r)
-        arguments, alive = paired_of(_rows_of, (x, r), index, (*metric,), results)
-        _run(_C.cuda_paired, x.device, arguments)
-        del alive
-    return grads
-
-
-def pairwise(x: Tensor, *rest: Any) -> Tensor:
-    out, arguments, alive = pairwise_of(_rows_of, x, *rest)
-    _run(_C.cuda_pairwise, x.device, arguments)
-    del alive
-    return out
-
-
-def pairwise_backward(
-    x: Tensor, y: Tensor | None, cotangent: Tensor, *options: Any
-) -> list[Tensor]:
-    *metric, wanted = options
-    grads, calls = pairwise_gradients_of(_rows_of, (x, y), cotangent, (*metric,), wanted)
-    for arguments, _ in calls:
-        _run(_C.cuda_pairwise_backward, x.device, arguments)
-    return grads
+PAIRS = PairOps(_rows_of, _run_pairs)
