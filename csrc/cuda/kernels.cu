@@ -61,18 +61,12 @@ Status mine(MineProblem& problem, Names names, Device device) {
 Status triplet(TripletProblem& problem, Names names, Device device) {
   if (Status status = check_triplets("triplet", " triplets", problem.n); !status.empty())
     return status;
-  TripletState state = triplet_state(problem, names);
-  const auto zeros = [&](Arena& arena) {
-    lay_out_zeros(arena, problem, state);
-    return state.tally;
-  };
-  const auto rest = [&](Arena& arena) { lay_out_rest(arena, problem, state); };
-  return run("triplet", problem.workspace, device, zeros, rest,
-             [&](cudaStream_t stream, Launches& launches) {
-               launch_norms(state, stream, launches);
-               launch_triplets(state, false, stream, launches);
-               count(call_counters.triplet);
-             });
+  return run_triplets("triplet", problem, names, problem.workspace, device,
+                      [](const TripletState& state, cudaStream_t stream, Launches& launches) {
+                        launch_norms(state, stream, launches);
+                        launch_triplets(state, false, stream, launches);
+                        count(call_counters.triplet);
+                      });
 }
 
 Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Device device) {

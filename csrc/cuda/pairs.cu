@@ -113,18 +113,11 @@ Status run_pairwise(const char* op, PairwiseProblem& problem, PairwiseState& sta
 
 Status paired(PairedProblem& pairs, Names names, Device device) {
   if (Status status = check_triplets("paired", " pairs", pairs.n); !status.empty()) return status;
-  const TripletProblem problem = as_triplets(pairs);
-  TripletState state = triplet_state(problem, names);
-  const auto zeros = [&](Arena& arena) {
-    lay_out_zeros(arena, problem, state);
-    return state.tally;
-  };
-  const auto rest = [&](Arena& arena) { lay_out_rest(arena, problem, state); };
-  return run("paired", pairs.workspace, device, zeros, rest,
-             [&](cudaStream_t stream, Launches& launches) {
-               launch_pairs(state, stream, launches);
-               count(call_counters.paired);
-             });
+  return run_triplets("paired", as_triplets(pairs), names, pairs.workspace, device,
+                      [](const TripletState& state, cudaStream_t stream, Launches& launches) {
+                        launch_pairs(state, stream, launches);
+                        count(call_counters.paired);
+                      });
 }
 
 Status pairwise(PairwiseProblem& problem, Names names, Device device) {

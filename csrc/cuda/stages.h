@@ -63,6 +63,20 @@ void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& sta
 MineState mine_state(const MineProblem& problem, const Names& names, const DeviceFacts& facts);
 TripletState triplet_state(const TripletProblem& problem, const Names& names);
 
+// `run` for what is laid out as triplets alone; launch(state, stream, launches).
+template <class Launch>
+Status run_triplets(const char* op, const TripletProblem& problem, const Names& names,
+                    Workspace& workspace, const Device& device, const Launch& launch) {
+  TripletState state = triplet_state(problem, names);
+  const auto zeros = [&](Arena& arena) {
+    lay_out_zeros(arena, problem, state);
+    return state.tally;
+  };
+  const auto rest = [&](Arena& arena) { lay_out_rest(arena, problem, state); };
+  return run(op, workspace, device, zeros, rest,
+             [&](cudaStream_t stream, Launches& launches) { launch(state, stream, launches); });
+}
+
 // Everything up to the candidates.
 void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_t stream,
                    Launches& launches);
