@@ -17,7 +17,7 @@ from compare import exact
 from samples import Sample, cotangent_for
 from test_gradients import gradients, judge
 
-__all__ = ["judge_in_two_orders"]
+__all__ = ["judge_in_two_orders", "less_lucky"]
 
 
 def judge_in_two_orders(op: Any, sample: Sample) -> tuple[Tensor, dict[str, Tensor], Any]:
@@ -27,16 +27,17 @@ def judge_in_two_orders(op: Any, sample: Sample) -> tuple[Tensor, dict[str, Tens
     turned = sample.with_tensors(**{name: rows[name].flip(1).contiguous() for name in rows})
     other, others = gradients(op, turned, cotangent_for(value), "reference")
     worse = {
-        name: _worse(
-            grad, others[name].flip(1) if name in rows else others[name], truth.grads[name]
+        name: less_lucky(
+            truth.grads[name], grad, others[name].flip(1) if name in rows else others[name]
         )
         for name, grad in grads.items()
     }
-    return _worse(value, other, truth.value), worse, truth
+    return less_lucky(truth.value, value, other), worse, truth
 
 
-def _worse(one: Tensor, other: Tensor, truth: np.ndarray) -> Tensor:
-    return max(one, other, key=lambda each: _error(each, truth))
+def less_lucky(truth: np.ndarray, *results: Tensor) -> Tensor:
+    """The one of several results whose rounding error is the largest."""
+    return max(results, key=lambda each: _error(each, truth))
 
 
 def _error(tensor: Tensor, truth: np.ndarray) -> float:
