@@ -4,6 +4,7 @@
 //   bound(n_positive, n_negative, options)  at most so many triplets
 //   measure                                 what is compared with thresholds: keys or distances
 //   list(anchor, options, sink)             calls sink(positive, negative): positions, not rows
+// and whatever else a rule computes of single numbers, which a GPU shares (cuda/list_rules.cuh).
 // Sources and exact wording: /docs/mining.md. A NaN key beats any other, as in torch.min and max.
 #pragma once
 
@@ -13,18 +14,9 @@
 #include "flashmetric.h"
 #include "math.h"
 #include "random.h"
+#include "sides.h"
 
 namespace flashmetric {
-
-// One side of an anchor: its positives or its negatives.
-struct Side {
-  int64_t n = 0;
-  const int32_t* row = nullptr;      // [n] ascending
-  const double* key = nullptr;       // [n]
-  const double* distance = nullptr;  // [n] where the rule asks for distances
-  // Sorted by key (NaN first, equals by row), where the rule asks for it:
-  const int32_t* sorted = nullptr;  // [n] positions
-};
 
 struct AnchorRow {
   int64_t anchor = 0;
@@ -36,64 +28,6 @@ struct AnchorRow {
 
 enum class Measure { none, key, distance, sphere };  // sphere: distances of the normalised rows
 
-// Position of the nearest (farthest) of a side, -1 if it is empty.
-FM_HD int64_t nearest_of(const Side& side) {
-  int64_t best = side.n == 0 ? -1 : 0;
-  for (int64_t j = 1; j < side.n; ++j) {
-    const bool settled = side.key[best] != side.key[best];
-    if (!settled && !(side.key[j] >= side.key[best])) best = j;
-  }
-  return best;
-}
-FM_HD int64_t farthest_of(const Side& side) {
-  int64_t best = side.n == 0 ? -1 : 0;
-  for (int64_t j = 1; j < side.n; ++j) {
-    const bool settled = side.key[best] != side.key[best];
-    if (!settled && !(side.key[j] <= side.key[best])) best = j;
-  }
-  return best;
-}
-
-// The nearest of a side whose measure is above (or at) the threshold; -1 if none is.
-FM_HD int64_t nearest_beyond(const Side& side, const double* measure, double threshold,
-                             bool inclusive) {
-  const auto beyond = [&](double m) {
-    return m != m || m > threshold || (inclusive && m == threshold);
-  };
-  if (side.sorted != nullptr) {  // NaN first, then ascending: the answer is the first of a suffix
-    if (side.n > 0 && side.key[side.sorted[0]] != side.key[side.sorted[0]]) return side.sorted[0];
-    int64_t low = 0;
-    int64_t high = side.n;
-    while (low < high) {
-      const int64_t middle = low + (high - low) / 2;
-      if (beyond(measure[side.sorted[middle]])) {
-        high = middle;
-      } else {
-        low = middle + 1;
-      }
-    }
-    return low == side.n ? -1 : side.sorted[low];
-  }
-  int64_t best = -1;
-  for (int64_t j = 0; j < side.n; ++j) {
-    if (!beyond(measure[j])) continue;
-    if (best < 0 || (side.key[best] == side.key[best] && !(side.key[j] >= side.key[best])))
-      best = j;
-  }
-  return best;
-}
-
-// The farthest of a side whose key is below the threshold; -1 if none is.
-FM_HD int64_t farthest_below(const Side& side, double threshold) {
-  int64_t best = -1;
-  for (int64_t j = 0; j < side.n; ++j) {
-    if (!(side.key[j] < threshold) && side.key[j] == side.key[j]) continue;  // NaN is beyond
-    if (best < 0 || (side.key[best] == side.key[best] && !(side.key[j] <= side.key[best])))
-      best = j;
-  }
-  return best;
-}
-
 // Schroff, Kalenichenko, Philbin 2015 (FaceNet), section 3.2, with a threshold that `hardness`
 // moves between the farthest negative (0), d_ap (1/2) and the nearest (1).
 struct SemiHard {
@@ -101,6 +35,12 @@ struct SemiHard {
   static constexpr bool sorts = true;
   static Measure measure(const ListProblem& options) {
     return options.hardness == 0.5 ? Measure::key : Measure::distance;
+  }
+  // Of distances: d_ap, those of the anchor's nearest and farthest negative; any hardness but 1/2.
+  FM_HD static Threshold threshold(double h, double d_ap, double nearest, double farthest) {
+    const double up = relu(farthest - d_ap);
+    const double down = relu(d_ap - nearest);
+    return {h < 0.5 ? d_ap + (1 - 2 * h) * up : d_ap - (2 * h - 1) * down, h > 0.5};
   }
   static int64_t bound(int64_t positives, int64_t, const ListProblem&) { return positives; }
 
@@ -123,17 +63,16 @@ struct SemiHard {
                         int64_t nearest, int64_t farthest) {
     const double h = options.hardness;
     const Side& negative = anchor.negative;
-    if (h == 0.5) return nearest_beyond(negative, negative.key, anchor.positive.key[p], false);
-    const double d_ap = anchor.positive.distance[p];
-    const double up = relu(negative.distance[farthest] - d_ap);
-    const double down = relu(d_ap - negative.distance[nearest]);
-    const double threshold = h < 0.5 ? d_ap + (1 - 2 * h) * up : d_ap - (2 * h - 1) * down;
-    return nearest_beyond(negative, negative.distance, threshold, h > 0.5);
+    if (h == 0.5) return nearest_beyond(negative, negative.key, {anchor.positive.key[p], false});
+    const Threshold beyond = threshold(h, anchor.positive.distance[p], negative.distance[nearest],
+                                       negative.distance[farthest]);
+    return nearest_beyond(negative, negative.distance, beyond);
   }
 };
 
 struct BatchAll {
   static constexpr std::string_view name = "all";
+  FM_HD static bool contains(double, double) { return true; }
   static constexpr bool sorts = false;
   static Measure measure(const ListProblem&) { return Measure::none; }
   static int64_t bound(int64_t positives, int64_t negatives, const ListProblem&) {
@@ -151,6 +90,7 @@ struct BatchAll {
 template <class Member>
 struct TripletSet {
   static constexpr std::string_view name = Member::name;
+  FM_HD static bool contains(double diff, double margin) { return Member::contains(diff, margin); }
   static constexpr bool sorts = false;
   static Measure measure(const ListProblem&) { return Measure::distance; }
   static int64_t bound(int64_t positives, int64_t negatives, const ListProblem&) {
@@ -161,7 +101,7 @@ struct TripletSet {
     for (int64_t p = 0; p < anchor.positive.n; ++p) {
       for (int64_t n = 0; n < anchor.negative.n; ++n) {
         const double diff = anchor.negative.distance[n] - anchor.positive.distance[p];
-        if (Member::contains(diff, anchor.margin)) sink(p, n);
+        if (contains(diff, anchor.margin)) sink(p, n);
       }
     }
   }
@@ -169,15 +109,17 @@ struct TripletSet {
 
 struct SemiHardMember {
   static constexpr std::string_view name = "semihard_all";
-  static bool contains(double diff, double margin) { return !(diff <= 0) && !(diff > margin); }
+  FM_HD static bool contains(double diff, double margin) {
+    return !(diff <= 0) && !(diff > margin);
+  }
 };
 struct HardMember {
   static constexpr std::string_view name = "hard_all";
-  static bool contains(double diff, double) { return !(diff > 0); }
+  FM_HD static bool contains(double diff, double) { return !(diff > 0); }
 };
 struct EasyMember {
   static constexpr std::string_view name = "easy_all";
-  static bool contains(double diff, double margin) { return !(diff <= margin); }
+  FM_HD static bool contains(double diff, double margin) { return !(diff <= margin); }
 };
 
 // Xuan, Stylianou, Pless 2020, "Improved Embeddings with Easy Positive Triplet Mining", with the
@@ -190,6 +132,10 @@ struct EasyHard {
     return (options.positive_mining == Strategy::all ? positives : 1) *
            (options.negative_mining == Strategy::all ? negatives : 1);
   }
+  // The one of a side that is not semi-hard.
+  FM_HD static int64_t pick(Strategy strategy, int64_t easy, int64_t hard) {
+    return strategy == Strategy::hard ? hard : easy;
+  }
 
   template <class Sink>
   static void list(const AnchorRow& anchor, const ListProblem& options, const Sink& sink) {
@@ -199,7 +145,7 @@ struct EasyHard {
     int64_t p = pick(options.positive_mining, nearest_of(positive), farthest_of(positive));
     int64_t n = pick(options.negative_mining, farthest_of(negative), nearest_of(negative));
     if (options.negative_mining == Strategy::semihard) {
-      n = nearest_beyond(negative, negative.key, positive.key[p], false);
+      n = nearest_beyond(negative, negative.key, {positive.key[p], false});
     } else if (options.positive_mining == Strategy::semihard) {
       p = farthest_below(positive, negative.key[n]);
     }
@@ -211,11 +157,6 @@ struct EasyHard {
       for (int64_t j = every_n ? 0 : n; j < (every_n ? negative.n : n + 1); ++j) sink(i, j);
     }
   }
-
- private:
-  static int64_t pick(Strategy strategy, int64_t easy, int64_t hard) {
-    return strategy == Strategy::hard ? hard : easy;
-  }
 };
 
 // Wu, Manmatha, Smola, Kraehenbuehl 2017, "Sampling Matters in Deep Embedding Learning", section 4:
@@ -225,17 +166,26 @@ struct DistanceWeighted {
   static constexpr bool sorts = false;
   static constexpr double nearest = 0.5;   // nearer negatives are noise: they get its weight
   static constexpr double farthest = 1.4;  // farther ones (90 degrees are 1.414) teach nothing
+  static constexpr double never = -__builtin_huge_val();
   static Measure measure(const ListProblem&) { return Measure::sphere; }
   static int64_t bound(int64_t positives, int64_t, const ListProblem&) { return positives; }
+  FM_HD static double log_weight(double distance, double dim) {
+    const double d = distance < nearest ? nearest : distance;
+    return d < farthest ? -((dim - 2) * ::log(d) + (dim - 3) / 2 * ::log(1 - d * d / 4)) : never;
+  }
+  // Between the running sums of the weights, the negative of a positive row.
+  FM_HD static double goal(uint64_t seed, int64_t anchor, int64_t positive, double total) {
+    return uniform(seed, anchor, positive, 0) * total;
+  }
 
   template <class Sink>
   static void list(const AnchorRow& anchor, const ListProblem& options, const Sink& sink) {
     const double total = accumulate(anchor);
     if (!(total > 0)) return;
     for (int64_t p = 0; p < anchor.positive.n; ++p) {
-      const double goal = uniform(options.seed, anchor.anchor, anchor.positive.row[p], 0) * total;
+      const double goal_of_p = goal(options.seed, anchor.anchor, anchor.positive.row[p], total);
       int64_t n = 0;
-      while (n + 1 < anchor.negative.n && !(anchor.scratch[n] > goal)) ++n;
+      while (n + 1 < anchor.negative.n && !(anchor.scratch[n] > goal_of_p)) ++n;
       sink(p, n);
     }
   }
@@ -245,19 +195,14 @@ struct DistanceWeighted {
   static double accumulate(const AnchorRow& anchor) {
     const Side& negative = anchor.negative;
     const auto dim = static_cast<double>(anchor.dim);
-    double most = -__builtin_huge_val();
+    double most = never;
     for (int64_t n = 0; n < negative.n; ++n) {
-      const double d = negative.distance[n] < nearest ? nearest : negative.distance[n];
-      double log_weight = -__builtin_huge_val();
-      if (d < farthest) {
-        log_weight = -((dim - 2) * ::log(d) + (dim - 3) / 2 * ::log(1 - d * d / 4));
-        most = log_weight > most ? log_weight : most;
-      }
-      anchor.scratch[n] = log_weight;
+      anchor.scratch[n] = log_weight(negative.distance[n], dim);
+      most = anchor.scratch[n] > most ? anchor.scratch[n] : most;
     }
     double sum = 0;
     for (int64_t n = 0; n < negative.n; ++n) {
-      if (anchor.scratch[n] > -__builtin_huge_val()) sum += ::exp(anchor.scratch[n] - most);
+      if (anchor.scratch[n] > never) sum += ::exp(anchor.scratch[n] - most);
       anchor.scratch[n] = sum;
     }
     return sum;
@@ -271,13 +216,18 @@ struct RandomNegatives {
   static int64_t bound(int64_t positives, int64_t, const ListProblem& options) {
     return positives * options.n_negatives;
   }
+  // Which of so many negatives.
+  FM_HD static int64_t drawn(uint64_t seed, int64_t anchor, int64_t positive, int64_t draw,
+                             int64_t negatives) {
+    return static_cast<int64_t>(uniform(seed, anchor, positive, draw) *
+                                static_cast<double>(negatives));
+  }
   template <class Sink>
   static void list(const AnchorRow& anchor, const ListProblem& options, const Sink& sink) {
-    const auto negatives = static_cast<double>(anchor.negative.n);
     for (int64_t p = 0; p < anchor.positive.n && anchor.negative.n > 0; ++p) {
+      const int64_t row = anchor.positive.row[p];
       for (int64_t draw = 0; draw < options.n_negatives; ++draw) {
-        const double u = uniform(options.seed, anchor.anchor, anchor.positive.row[p], draw);
-        sink(p, static_cast<int64_t>(u * negatives));
+        sink(p, drawn(options.seed, anchor.anchor, row, draw, anchor.negative.n));
       }
     }
   }

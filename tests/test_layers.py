@@ -43,7 +43,7 @@ TORCH_ONLY = ("reference", "_compat", "_names")
 
 POLICIES = {
     *("policy.h", "math.h", "random.h"),
-    *("distances.h", "losses.h", "mining.h", "list_rules.h"),
+    *("distances.h", "losses.h", "mining.h", "list_rules.h", "sides.h"),
     *("key_form.h", "certificate.h", "exact_sum.h"),
 }
 API = "flashmetric.h"
@@ -72,7 +72,8 @@ CPP_LAYERS = {
     "losses.h": {"math.h", "policy.h"},
     "mining.h": {"math.h", "policy.h"},
     "random.h": {"math.h", "policy.h"},
-    "list_rules.h": {API, "math.h", "policy.h", "random.h"},
+    "list_rules.h": {API, "math.h", "policy.h", "random.h", "sides.h"},
+    "sides.h": {"policy.h"},
 }
 SYSTEM_HEADERS = {"omp.h", "pthread.h", "immintrin.h", "cpuid.h", "unistd.h", "sys/syscall.h"}
 CUDA_HEADERS = {"cuda_runtime.h", "cuda_bf16.h", "cuda_fp16.h"}

@@ -200,7 +200,7 @@ class SemiHardTerms {
     for (int64_t k = 0; k < n; ++k) own_.pull[k] = 0;
     for (int32_t q = 0; q < columns_.run(); ++q) {
       if (columns_.begin + q == columns_.self) continue;
-      int64_t k = nearest_beyond(negative, negative.key, scratch_.positive_key[q], false);
+      int64_t k = nearest_beyond(negative, negative.key, {scratch_.positive_key[q], false});
       if (k < 0 && n > 0 && problem_.drop_without_semihard) continue;
       if (k < 0) k = farthest;
       add_triplet(q, k, totals);
