@@ -194,10 +194,13 @@ Value __shfl_up_sync(unsigned, Value value, int by) {
   return emulated::exchange(value, from < 0 ? emulated::lane() : from);
 }
 inline unsigned __ballot_sync(unsigned, bool mine) {
+  uint64_t* const slots = emulated::block.slot[emulated::warp()];
+  slots[emulated::lane()] = mine;
+  emulated::wait_for_warp();
   unsigned all = 0;
-  for (int from = 0; from < emulated::kLanes; ++from) {
-    all |= static_cast<unsigned>(emulated::exchange(mine, from)) << from;
-  }
+  for (int from = 0; from < emulated::kLanes; ++from)
+    all |= static_cast<unsigned>(slots[from]) << from;
+  emulated::wait_for_warp();
   return all;
 }
 inline bool __any_sync(unsigned mask, bool mine) { return __ballot_sync(mask, mine) != 0; }
