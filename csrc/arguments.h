@@ -127,6 +127,34 @@ inline fm::MineProblem read_mine(Arguments& in) {
   return p;
 }
 
+inline fm::ListProblem read_list(Arguments& in) {
+  fm::ListProblem p;
+  p.mining = in;
+  read_comparison(p, in);
+  p.drop_without_semihard = in;
+  p.hardness = in;
+  p.positive_mining = in;
+  p.negative_mining = in;
+  p.n_negatives = in;
+  p.mining_margin = in;
+  p.margin_values = in;
+  p.margin_stride = in;
+  p.seed = static_cast<uint64_t>(static_cast<int64_t>(in));
+  p.uncovered = in;
+  p.for_loss = in;
+  p.begin = in;
+  p.capacity = in;
+  for (int64_t*& out : p.out) out = in;
+  return p;
+}
+
+inline fm::ListProblem read_cuda_list(Arguments& in) {
+  fm::ListProblem p = read_list(in);
+  p.hardness_value = in;
+  p.total = in;
+  return p;
+}
+
 inline fm::TripletProblem read_triplet(Arguments& in) {
   fm::TripletProblem p;
   read_metric(p, in);
@@ -172,7 +200,8 @@ inline fm::PairedProblem read_paired(Arguments& in) {
   return p;
 }
 
-inline fm::PairwiseProblem read_pairwise(Arguments& in, bool backward) {
+template <bool backward>
+fm::PairwiseProblem read_pairwise(Arguments& in) {
   fm::PairwiseProblem p;
   read_metric(p, in);
   p.x = read_rows(in);

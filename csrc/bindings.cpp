@@ -14,7 +14,9 @@ namespace {
 using fm::bindings::Arguments;
 using fm::bindings::raise;
 using fm::bindings::read_comparison;
+using fm::bindings::read_cuda_list;
 using fm::bindings::read_device;
+using fm::bindings::read_list;
 using fm::bindings::read_mine;
 using fm::bindings::read_paired;
 using fm::bindings::read_pairwise;
@@ -30,23 +32,7 @@ size_t mine(const py::args& args) {
 // Also writes found[3]: the triplets listed, the first anchor not listed, the capacity it needs.
 size_t list_triplets(const py::args& args) {
   Arguments in(args);
-  fm::ListProblem p;
-  p.mining = in;
-  read_comparison(p, in);
-  p.drop_without_semihard = in;
-  p.hardness = in;
-  p.positive_mining = in;
-  p.negative_mining = in;
-  p.n_negatives = in;
-  p.mining_margin = in;
-  p.margin_values = in;
-  p.margin_stride = in;
-  p.seed = static_cast<uint64_t>(static_cast<int64_t>(in));
-  p.uncovered = in;
-  p.for_loss = in;
-  p.begin = in;
-  p.capacity = in;
-  for (int64_t*& out : p.out) out = in;
+  fm::ListProblem p = read_list(in);
   int64_t* found = in;
   const size_t needed = run(fm::list_triplets, p, in);
   found[0] = p.count;
@@ -59,31 +45,6 @@ size_t triplet(const py::args& args) {
   Arguments in(args);
   fm::TripletProblem p = read_triplet(in);
   return run(fm::triplet, p, in);
-}
-
-size_t cuda_mine(const py::args& args) {
-  Arguments in(args);
-  const fm::Device device = read_device(in);
-  fm::MineProblem p = read_mine(in);
-  return run([=](fm::MineProblem& problem) { return fm::cuda_mine(problem, device); }, p, in);
-}
-
-size_t cuda_triplet(const py::args& args) {
-  Arguments in(args);
-  const fm::Device device = read_device(in);
-  fm::TripletProblem p = read_triplet(in);
-  return run([=](fm::TripletProblem& problem) { return fm::cuda_triplet(problem, device); }, p, in);
-}
-
-size_t cuda_mined_triplet(const py::args& args) {
-  Arguments in(args);
-  const fm::Device device = read_device(in);
-  fm::MineProblem mined = read_mine(in);
-  fm::TripletProblem p = read_triplet(in);
-  const auto both = [&](fm::TripletProblem& problem) {
-    return fm::cuda_mined_triplet(mined, problem, device);
-  };
-  return run(both, p, in);
 }
 
 size_t dense(const py::args& args) {
@@ -122,30 +83,30 @@ size_t paired(const py::args& args) {
   return run(fm::paired, p, in);
 }
 
-size_t cuda_paired(const py::args& args) {
-  Arguments in(args);
-  const fm::Device device = read_device(in);
-  fm::PairedProblem p = read_paired(in);
-  return run([=](fm::PairedProblem& problem) { return fm::cuda_paired(problem, device); }, p, in);
-}
-
 template <bool backward>
 size_t pairwise(const py::args& args) {
   Arguments in(args);
-  fm::PairwiseProblem p = read_pairwise(in, backward);
+  fm::PairwiseProblem p = read_pairwise<backward>(in);
   return run(backward ? fm::pairwise_backward : fm::pairwise, p, in);
 }
 
-template <bool backward>
-size_t cuda_pairwise(const py::args& args) {
+// Reads a problem and runs it on a GPU.
+template <auto read, auto operation>
+size_t on_gpu(const py::args& args) {
   Arguments in(args);
   const fm::Device device = read_device(in);
-  fm::PairwiseProblem p = read_pairwise(in, backward);
-  const auto one = [=](fm::PairwiseProblem& problem) {
-    return backward ? fm::cuda_pairwise_backward(problem, device)
-                    : fm::cuda_pairwise(problem, device);
-  };
-  return run(one, p, in);
+  auto p = read(in);
+  return run([=](auto& problem) { return operation(problem, device); }, p, in);
+}
+
+// Reads what chooses triplets, and their loss.
+template <auto read, auto operation>
+size_t loss_on_gpu(const py::args& args) {
+  Arguments in(args);
+  const fm::Device device = read_device(in);
+  auto chosen = read(in);
+  fm::TripletProblem p = read_triplet(in);
+  return run([&](fm::TripletProblem& loss) { return operation(chosen, loss, device); }, p, in);
 }
 
 void pair_products(uintptr_t rows, int64_t n, int64_t dim, uintptr_t out) {
@@ -164,12 +125,14 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("paired", &paired);
   m.def("pairwise", &pairwise<false>);
   m.def("pairwise_backward", &pairwise<true>);
-  m.def("cuda_mine", &cuda_mine);
-  m.def("cuda_triplet", &cuda_triplet);
-  m.def("cuda_mined_triplet", &cuda_mined_triplet);
-  m.def("cuda_paired", &cuda_paired);
-  m.def("cuda_pairwise", &cuda_pairwise<false>);
-  m.def("cuda_pairwise_backward", &cuda_pairwise<true>);
+  m.def("cuda_mine", &on_gpu<read_mine, fm::cuda_mine>);
+  m.def("cuda_list_triplets", &on_gpu<read_cuda_list, fm::cuda_list_triplets>);
+  m.def("cuda_listed_triplet", &loss_on_gpu<read_cuda_list, fm::cuda_listed_triplet>);
+  m.def("cuda_triplet", &on_gpu<read_triplet, fm::cuda_triplet>);
+  m.def("cuda_mined_triplet", &loss_on_gpu<read_mine, fm::cuda_mined_triplet>);
+  m.def("cuda_paired", &on_gpu<read_paired, fm::cuda_paired>);
+  m.def("cuda_pairwise", &on_gpu<read_pairwise<false>, fm::cuda_pairwise>);
+  m.def("cuda_pairwise_backward", &on_gpu<read_pairwise<true>, fm::cuda_pairwise_backward>);
   m.def("cuda_path", [](int major, int minor) {
     std::string name;
     raise(fm::cuda::path(major, minor, name));

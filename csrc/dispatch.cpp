@@ -48,6 +48,19 @@ Status list_triplets(ListProblem& problem) {
   return {};
 }
 
+Status cuda_list_triplets(ListProblem& problem, Device device) {
+  Names names;
+  const Status status = resolve(problem, names);
+  return status.empty() ? cuda::list_triplets(problem, names, device) : status;
+}
+
+Status cuda_listed_triplet(ListProblem& lists, TripletProblem& loss, Device device) {
+  Names names;
+  Status status = resolve(lists, names);
+  if (status.empty()) status = resolve(loss, names);
+  return status.empty() ? cuda::listed_triplet(lists, loss, names, device) : status;
+}
+
 Status dense(DenseProblem& problem) {
   Names names;
   Status status = resolve_distance("dense", problem.distance, names);
@@ -158,6 +171,7 @@ struct NamedCudaCounter {
 };
 constexpr NamedCudaCounter kCudaCounters[] = {
     {"cuda_mine", &cuda::Counters::mine},
+    {"cuda_list_triplets", &cuda::Counters::list_triplets},
     {"cuda_triplet", &cuda::Counters::triplet},
     {"cuda_paired", &cuda::Counters::paired},
     {"cuda_pairwise", &cuda::Counters::pairwise},

@@ -95,6 +95,9 @@ struct ListProblem : Comparison {
   int64_t count = 0;     // out: triplets listed
   int64_t end = 0;       // out: the first anchor not listed; = begin: `capacity` must grow to
   int64_t needed = 0;    //   `needed`
+  // On a GPU, all anchors at once, and in its memory:
+  const double* hardness_value = nullptr;  // instead of the number
+  int64_t* total = nullptr;  // out: triplets in all; those beyond `capacity` are not listed
   Workspace workspace;
   int threads = 1;
 };

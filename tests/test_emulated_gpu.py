@@ -13,6 +13,7 @@ from flashmetric import Triplets, _ops
 from less_lucky import judge_in_two_orders
 from op_db import DTYPES, OPS
 from samples import row_name
+from test_forward import assert_statistics
 from test_gradients import assert_asking_twice_accumulates, assert_value_and_gradient
 
 
@@ -55,6 +56,14 @@ def test_choice(op, row, dtype):
     ours, truth = op.run(sample), op.truth(sample).value
     for field, one, expected in zip(Triplets._fields, ours, truth, strict=True):
         assert_same_choice(one, expected, what=field)
+
+
+@pytest.mark.parametrize(
+    ROWS,
+    [case for case in _cases(differentiable=True, dtypes=(torch.float32,)) if case.values[0].stats],
+)
+def test_statistics(op, row, dtype):
+    assert_statistics(op, op.sample(row, dtype))
 
 
 @pytest.mark.parametrize(ROWS, _cases(differentiable=True, dtypes=(torch.float32,)))

@@ -31,10 +31,6 @@ int32_t padded(int64_t rows) {
   return static_cast<int32_t>((rows + kPadRows - 1) / kPadRows * kPadRows);
 }
 
-AnyRows any_rows(const Rows& rows, DType dtype) {
-  return {rows.data, rows.n, rows.stride, dtype, {}};
-}
-
 void lay_out_set(Arena& arena, int64_t rows, int64_t dim, RankedSet& set) {
   const int64_t chunks = (dim + kFeatures - 1) / kFeatures;
   set.slot = arena.take<int32_t>(rows);
@@ -45,18 +41,6 @@ void lay_out_set(Arena& arena, int64_t rows, int64_t dim, RankedSet& set) {
   for (float*& lower : set.lower) lower = arena.take<float>(set.padded);
   set.run_begin = arena.take<int32_t>(set.padded);
   set.run_end = arena.take<int32_t>(set.padded);
-}
-
-LabelView view_of(const MineProblem& problem) {
-  const Labels& labels = problem.labels;
-  LabelView view{labels.relation,  labels.query,      labels.ref,
-                 labels.n_classes, labels.self_index, labels.query_keep,
-                 labels.ref_keep,  problem.symmetric, problem.ref.n};
-  if (problem.symmetric) {
-    view.ref_keep = labels.query_keep;
-    if (labels.relation != Relation::either) view.ref = labels.query;
-  }
-  return view;
 }
 
 template <class T>
@@ -100,6 +84,18 @@ void launch_keys(const MineState& state, int multiprocessors, cudaStream_t strea
 }
 
 }  // namespace
+
+LabelView view_of(const Comparison& problem) {
+  const Labels& labels = problem.labels;
+  LabelView view{labels.relation,  labels.query,      labels.ref,
+                 labels.n_classes, labels.self_index, labels.query_keep,
+                 labels.ref_keep,  problem.symmetric, problem.ref.n};
+  if (problem.symmetric) {
+    view.ref_keep = labels.query_keep;
+    if (labels.relation != Relation::either) view.ref = labels.query;
+  }
+  return view;
+}
 
 MineState mine_state(const MineProblem& problem, const Names& names, const DeviceFacts& facts) {
   MineState state;

@@ -45,8 +45,8 @@ PairwiseState pairwise_state(const PairwiseProblem& problem, const Names& names)
   PairwiseState state;
   state.key = {key_facts(names.distance, names.power, problem.normalize)};
   state.dim = problem.dim;
-  state.x = {problem.x.data, problem.x.n, problem.x.stride, problem.dtype, {}};
-  state.y = {problem.y.data, problem.y.n, problem.y.stride, problem.dtype, {}};
+  state.x = any_rows(problem.x, problem.dtype);
+  state.y = any_rows(problem.y, problem.dtype);
   state.swapped = problem.swapped;
   state.mirrored = problem.mirrored;
   visit_by_index(Distances{}, names.distance, [&](auto policy) {
@@ -77,13 +77,13 @@ void launch_tiles(const PairwiseState& state, cudaStream_t stream, Launches& lau
   launches.check("pairwise_tiles");
 }
 
-template <class T>
+template <class T, class Out>
 void launch_rows(const PairwiseState& state, cudaStream_t stream, Launches& launches) {
   const PairwiseSets<T> sets{view_as<T>(state.x), view_as<T>(state.y)};
   const unsigned wanted = blocks_for(state.x.n, kPairwiseWarps);
   const unsigned blocks = wanted < kPairwiseBlocks ? wanted : kPairwiseBlocks;
   with_value<Steps::difference, Steps::product, Steps::any>(steps_of(state.key), [&](auto steps) {
-    pairwise_rows<T, steps.value><<<blocks, kPairwiseThreads, 0, stream>>>(state, sets);
+    pairwise_rows<T, steps.value, Out><<<blocks, kPairwiseThreads, 0, stream>>>(state, sets);
   });
   launches.check("pairwise_rows");
 }
@@ -111,6 +111,17 @@ Status run_pairwise(const char* op, PairwiseProblem& problem, PairwiseState& sta
 
 }  // namespace
 
+double* take_row_sums(Arena& arena, int64_t dim) {
+  return arena.take<double>(int64_t{kPairwiseBlocks} * kPairwiseWarps * dim);
+}
+
+void launch_row_gradients(const PairwiseState& state, DType dtype, cudaStream_t stream,
+                          Launches& launches) {
+  if (!launches.fine() || state.x.n == 0 || state.y.n == 0 || state.dim == 0) return;
+  with_dtype(dtype,
+             [&](auto type) { launch_rows<decltype(type), double>(state, stream, launches); });
+}
+
 Status paired(PairedProblem& pairs, Names names, Device device) {
   if (Status status = check_triplets("paired", " pairs", pairs.n); !status.empty()) return status;
   return run_triplets("paired", as_triplets(pairs), names, pairs.workspace, device,
@@ -131,13 +142,13 @@ Status pairwise(PairwiseProblem& problem, Names names, Device device) {
 
 Status pairwise_backward(PairwiseProblem& problem, Names names, Device device) {
   PairwiseState state = pairwise_state(problem, names);
-  const auto rest = [&](Arena& arena) {
-    state.sums = arena.take<double>(int64_t{kPairwiseBlocks} * kPairwiseWarps * problem.dim);
-  };
+  const auto rest = [&](Arena& arena) { state.sums = take_row_sums(arena, problem.dim); };
   return run_pairwise("pairwise_backward", problem, state, device, call_counters.pairwise_backward,
                       rest, [&](auto type, cudaStream_t stream, Launches& launches) {
                         if (state.dim == 0) return;
-                        launch_rows<decltype(type)>(state, stream, launches);
+                        using T = decltype(type);
+                        using Out = typename GradientType<T>::type;
+                        launch_rows<T, Out>(state, stream, launches);
                       });
 }
 

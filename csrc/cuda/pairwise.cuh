@@ -26,6 +26,7 @@ struct PairwiseState {
   AnyRows x, y;
   bool swapped = false, mirrored = false;
   bool constant_slope = false;  // no key is needed for it
+  bool sloped = false;          // the cotangents have the slopes in them
   const void* cotangent = nullptr;
   int64_t row_stride = 0, col_stride = 0;
   void* out = nullptr;
@@ -110,10 +111,9 @@ __global__ void __launch_bounds__(kPairwiseThreads)
   }
 }
 
-// The gradient of one row by one warp.
-template <class T, Steps steps>
+// The gradient of one row by one warp; Out: what cotangents and gradients are.
+template <class T, Steps steps, class Out>
 struct PairwiseRow {
-  using Out = typename GradientType<T>::type;
   const PairwiseState& state;
   const PairwiseSets<T>& sets;
   const GradientRow<T>& row;
@@ -127,6 +127,7 @@ struct PairwiseRow {
 
   // The slope of the pair with row j of each lane, of those that `some` names.
   __device__ double slope(int64_t j, unsigned some) const {
+    if (state.sloped) return 1;
     if (state.constant_slope) return state.key.slope(1);
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     double slope = 0;
@@ -219,7 +220,7 @@ struct PairwiseRow {
   }
 };
 
-template <class T, Steps steps>
+template <class T, Steps steps, class Out>
 __global__ void __launch_bounds__(kPairwiseThreads)
     pairwise_rows(const __grid_constant__ PairwiseState state, PairwiseSets<T> sets) {
   alignas(16) __shared__ char shared[kPairwiseWarps][kWarp * sizeof(TouchedPair<T>)];
@@ -227,9 +228,9 @@ __global__ void __launch_bounds__(kPairwiseThreads)
   const int64_t slot = int64_t{blockIdx.x} * kPairwiseWarps + warp;
   for (int64_t i = slot; i < state.x.n; i += int64_t{gridDim.x} * kPairwiseWarps) {
     const GradientRow<T> row(state.key, sets.x, i, state.dim);
-    const PairwiseRow<T, steps> own{state, sets, row,
-                                    reinterpret_cast<TouchedPair<T>*>(shared[warp]),
-                                    state.sums + slot * state.dim};
+    const PairwiseRow<T, steps, Out> own{state, sets, row,
+                                         reinterpret_cast<TouchedPair<T>*>(shared[warp]),
+                                         state.sums + slot * state.dim};
     // A NaN row without a pair must not come near its norm: its 0 would become NaN.
     if (own.add_all_rows()) own.write();
   }

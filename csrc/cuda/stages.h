@@ -11,6 +11,8 @@
 
 namespace flashmetric::cuda {
 
+struct PairwiseState;
+
 inline unsigned blocks_for(int64_t items, int per_block) {
   const int64_t blocks = (items + per_block - 1) / per_block;
   return static_cast<unsigned>(blocks > 0 ? blocks : 1);
@@ -20,6 +22,10 @@ inline unsigned blocks_for(int64_t items, int per_block) {
 template <auto... values, class Value, class Launch>
 void with_value(Value wanted, const Launch& launch) {
   ((wanted == values ? launch(std::integral_constant<Value, values>{}) : void()), ...);
+}
+
+inline AnyRows any_rows(const Rows& rows, DType dtype) {
+  return {rows.data, rows.n, rows.stride, dtype, {}};
 }
 
 inline RowNumbers take_numbers(Arena& arena, int64_t rows) {
@@ -60,6 +66,7 @@ void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state);
 void lay_out_zeros(Arena& arena, const TripletProblem& problem, TripletState& state);
 void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& state);
 
+LabelView view_of(const Comparison& problem);
 MineState mine_state(const MineProblem& problem, const Names& names, const DeviceFacts& facts);
 TripletState triplet_state(const TripletProblem& problem, const Names& names);
 
@@ -92,6 +99,11 @@ void launch_triplets(const TripletState& state, bool known, cudaStream_t stream,
                      Launches& launches);
 // The gradients of the sets of rows, from the coefficients of the pairs.
 void launch_gradients(const TripletState& state, cudaStream_t stream, Launches& launches);
+// What the next function needs as scratch memory.
+double* take_row_sums(Arena& arena, int64_t dim);
+// Adds to the gradients of rows x, in float64, from cotangents in float64.
+void launch_row_gradients(const PairwiseState& state, DType dtype, cudaStream_t stream,
+                          Launches& launches);
 // Whether a key as a value is the key of a choice.
 bool keeps_keys(const KeyFacts& key, DType dtype);
 

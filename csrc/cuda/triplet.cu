@@ -57,8 +57,7 @@ TripletState triplet_state(const TripletProblem& problem, const Names& names) {
   state.dim = problem.dim;
   state.n = problem.n;
   for (int role = 0; role < 3; ++role) {
-    const Rows& rows = problem.rows[role];
-    state.rows[role] = {rows.data, rows.n, rows.stride, problem.dtype, {}};
+    state.rows[role] = any_rows(problem.rows[role], problem.dtype);
     state.first_role[role] = problem.first_role[role];
     state.index[role] = problem.index[role];
     state.grad[role] = problem.grad[role];

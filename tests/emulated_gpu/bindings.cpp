@@ -19,6 +19,11 @@ fm::Names names_of(const fm::TripletProblem& problem) {
   raise(fm::resolve(problem, names));
   return names;
 }
+fm::Names names_of(const fm::ListProblem& problem) {
+  fm::Names names;
+  raise(fm::resolve(problem, names));
+  return names;
+}
 template <class Problem>
 fm::Names names_of(const Problem& problem) {
   fm::Names names;
@@ -52,9 +57,17 @@ size_t mined_triplet(const py::args& args) {
   return run(both, problem, in);
 }
 
-template <bool backward>
-fm::PairwiseProblem read_one(Arguments& in) {
-  return read_pairwise(in, backward);
+size_t listed_triplet(const py::args& args) {
+  Arguments in(args);
+  const fm::Device device = read_device(in);
+  fm::ListProblem lists = read_cuda_list(in);
+  fm::TripletProblem problem = read_triplet(in);
+  fm::Names names = names_of(problem);
+  names.mining = names_of(lists).mining;
+  const auto both = [&](fm::TripletProblem& loss) {
+    return fm::cuda::listed_triplet(lists, loss, names, device);
+  };
+  return run(both, problem, in);
 }
 
 }  // namespace
@@ -65,18 +78,18 @@ cudaError_t fm::cuda::launch_tiles_wgmma(const MineState&, cudaStream_t) { std::
 PYBIND11_MODULE(emulated, m) {
   m.def("cuda_mine", bound(read_mine, fm::cuda::mine));
   m.def("cuda_triplet", bound(read_triplet, fm::cuda::triplet));
+  m.def("cuda_list_triplets", bound(read_cuda_list, fm::cuda::list_triplets));
+  m.def("cuda_listed_triplet", &listed_triplet);
   m.def("cuda_mined_triplet", &mined_triplet);
   m.def("cuda_paired", bound(read_paired, fm::cuda::paired));
-  m.def("cuda_pairwise", bound(read_one<false>, fm::cuda::pairwise));
-  m.def("cuda_pairwise_backward", bound(read_one<true>, fm::cuda::pairwise_backward));
+  m.def("cuda_pairwise", bound(read_pairwise<false>, fm::cuda::pairwise));
+  m.def("cuda_pairwise_backward", bound(read_pairwise<true>, fm::cuda::pairwise_backward));
   m.def("counters", [] {
     const fm::cuda::Counters& calls = fm::cuda::call_counters;
-    return std::map<std::string, int64_t>{{"cuda_mine", calls.mine},
-                                          {"cuda_triplet", calls.triplet},
-                                          {"cuda_paired", calls.paired},
-                                          {"cuda_pairwise", calls.pairwise},
-                                          {"cuda_pairwise_backward", calls.pairwise_backward},
-                                          {"cuda_tiles", calls.tiles},
-                                          {"cuda_keys", calls.keys}};
+    return std::map<std::string, int64_t>{
+        {"cuda_mine", calls.mine},         {"cuda_list_triplets", calls.list_triplets},
+        {"cuda_triplet", calls.triplet},   {"cuda_paired", calls.paired},
+        {"cuda_pairwise", calls.pairwise}, {"cuda_pairwise_backward", calls.pairwise_backward},
+        {"cuda_tiles", calls.tiles},       {"cuda_keys", calls.keys}};
   });
 }

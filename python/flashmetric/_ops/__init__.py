@@ -153,6 +153,9 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
 }
 _ON_CUDA: dict[str, Callable[..., Any]] = {
     "apart": extremes.apart,
+    "bounds": extremes.bounds,
+    "list_triplets": cuda.list_triplets,
+    "listed_triplet": cuda.listed_triplet,
     "mine": cuda.mine,
     "mined_triplet": cuda.mined_triplet,
     "paired": cuda.PAIRS.paired,

@@ -120,6 +120,26 @@ def triplet_call(
     return _C.triplet, arguments, alive
 
 
+def list_call(
+    rows: tuple[Tensor, Tensor | None], options: Sequence[Any], *, for_loss: bool = False
+) -> tuple[tuple[Any, ...], Any]:
+    """What C++ calls a ListProblem, but for where triplets go; and what its pointers point into.
+
+    options = those of the op list_triplets, where a hardness or a seed is a number by now.
+    """
+    labels, ref_labels, self_index, margins, hardness, seed, relation, ignore_label, *rest = options
+    mining, distance, normalize, drop, moved, *strategies, draws, margin, uncovered = rest
+    metric = (relation, ignore_label, distance, normalize)
+    arguments, alive = comparison_of(numbers_of(*rows), (labels, ref_labels, self_index), metric)
+    if margins is not None:
+        margins = margins.double().contiguous()
+    step = margins.ndim if margins is not None else 0
+    hardness = moved if hardness is None else hardness
+    numbers = (drop, hardness, *strategies, draws, margin, *pointers(margins), step)
+    words = (0 if seed is None else seed, uncovered, for_loss)
+    return (mining, *arguments, *numbers, *words), (alive, rows, margins)
+
+
 # What the ops of every device have in common: outputs, and the calls that fill them. `as_rows`
 # gives rows in the form that its kernels read.
 

@@ -3,16 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from flashmetric import _outputs
 from flashmetric._compat import raw_stream
 
-from .calls import WHY_NO_KERNELS, mine_of, mined_triplet_of, triplet_of
+from .calls import (
+    WHY_NO_KERNELS,
+    list_call,
+    mine_of,
+    mined_triplet_of,
+    numbers_of,
+    pointers,
+    triplet_call,
+    triplet_of,
+)
 from .pairs import PairOps
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
@@ -59,6 +69,68 @@ def mined_triplet(query: Tensor, *rest: Any) -> list[Tensor]:
     outputs, (_, mined, chosen), (_, terms, alive) = mined_triplet_of(_rows_of, query, *rest)
     _run(_C.cuda_mined_triplet, query.device, (*mined, *terms))
     del chosen, alive
+    return outputs
+
+
+# Memory for so many triplets an anchor is tried first: 3 are usual, and more ask for a second run.
+# 24 bytes each are less than a row of 48 features in float32.
+_FEW = 8
+
+
+class _Listing(NamedTuple):
+    """Arguments of a kernel that lists, and what they point into."""
+
+    rows: tuple[Tensor, Tensor | None]
+    arguments: tuple[Any, ...]
+    hardness: Tensor | None
+    alive: Any
+
+
+def _listing(query: Tensor, ref: Tensor | None, options: Sequence[Any]) -> _Listing:
+    """A hardness stays on the device; a seed is drawn on the CPU."""
+    rows = (_rows_of(query), None if ref is None else _rows_of(ref))
+    *tensors, hardness, seed = options[:6]
+    chosen = (*tensors, None, None if seed is None else int(seed), *options[6:])
+    arguments, alive = list_call(rows, chosen)
+    return _Listing(rows, arguments, None if hardness is None else hardness.double(), alive)
+
+
+def list_triplets(
+    query: Tensor, ref: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Waits for the number of triplets."""
+    given, n = _listing(query, ref, options), query.shape[0]
+    total = query.new_zeros((), dtype=torch.int64)
+
+    def listed(capacity: int) -> list[Tensor]:
+        lists = [query.new_empty(capacity, dtype=torch.int64) for _ in range(3)]
+        window = (0, capacity, *pointers(*lists, given.hardness, total))
+        _run(_C.cuda_list_triplets, query.device, (*given.arguments, *window))
+        return lists
+
+    lists = listed(_FEW * n)
+    count = int(total) if n else 0
+    if count > _FEW * n:
+        lists = listed(count)
+    anchor, positive, negative = (each[:count].clone() for each in lists)
+    return anchor, positive, negative
+
+
+def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
+    """The triplet loss of everything a rule lists, of which no list is made."""
+    comparison, by_anchor, rule = options[:6], options[6:9], options[9:19]
+    margin, distance, normalize, soft_margin, reduction, wanted, with_stats = options[19:]
+    outputs = _outputs.batch_loss(query, ref, reduction, wanted, with_stats)
+    listing = (*comparison, *rule[:3], distance, normalize, *rule[3:])
+    given = _listing(query, ref, listing)
+    formula = (margin, distance, normalize, soft_margin, False, rule[-1])
+    request = (reduction, [*wanted, False], with_stats)
+    numbers, index = [*numbers_of(*given.rows), 0, 0, 0], [query.shape[0], 0, 0, 0]
+    terms = (*by_anchor, *formula, *request)
+    _, arguments, alive = triplet_call(numbers, index, terms, outputs, True)
+    no_list = (0, 0, 0, 0, 0, *pointers(given.hardness, None))
+    _run(_C.cuda_listed_triplet, query.device, (*given.arguments, *no_list, *arguments))
+    del alive
     return outputs
 
 

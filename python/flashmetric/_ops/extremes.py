@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a loss has to know of a batch before it looks at all pairs: ops made of `mine`.
 
-How many rows are asked for depends on the data, so these are ops of their own, which torch.compile
-calls and does not trace.
+How many rows `apart` asks for depends on the data, so these are ops of their own, which
+torch.compile calls and does not trace.
 """
 
 from __future__ import annotations
@@ -31,16 +31,19 @@ def bounds(query: Tensor, ref: Tensor | None, *options: Any) -> Tensor:
     Without pairs of one kind: bounds that no pair is beyond.
     """
     *comparison, distance, normalize = options
-    metric = {"distance": distance, "normalize": normalize}
-    keys = []
-    for chosen in mine(query, ref, *comparison, "hard", distance, normalize):
-        rows = (chosen >= 0).nonzero().squeeze(1)
-        others = (query if ref is None else ref)[chosen[rows]]
-        keys.append(paired_key(query[rows], others, **metric))
-    positive, negative = keys
-    if not positive.shape[0] or not negative.shape[0]:
-        return torch.tensor([torch.inf, -torch.inf], dtype=torch.float64)
-    return torch.stack((negative.amin(), positive.amax()))
+    refs = query if ref is None else ref
+    lowest = query.new_full((1,), torch.inf, dtype=torch.float64)
+    highest = -lowest
+    if query.shape[0] and refs.shape[0]:  # known without a look at the data, unlike who has pairs
+        chosen = mine(query, ref, *comparison, "hard", distance, normalize)
+        positive, negative = (
+            paired_key(query, refs[each.clamp(min=0)], distance=distance, normalize=normalize)
+            for each in chosen
+        )
+        both = (chosen[0] >= 0).any() & (chosen[1] >= 0).any()
+        lowest = torch.where(both & (chosen[1] >= 0), negative, lowest)
+        highest = torch.where(both & (chosen[0] >= 0), positive, highest)
+    return torch.stack((lowest.amin(), highest.amax()))
 
 
 def apart(

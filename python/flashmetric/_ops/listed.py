@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flashmetric import _outputs
 
-from .calls import comparison_of, numbers_of, pointers, rows_of, run, triplet_call
+from .calls import list_call, numbers_of, pointers, rows_of, run, triplet_call
 from .dense import dense
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
@@ -40,24 +40,18 @@ def parts(
 
     With for_loss it raises Dense instead, where that is so.
     """
-    labels, ref_labels, self_index, margins, hardness, seed, relation, ignore_label, *rest = options
-    mining, distance, normalize, drop, moved, *strategies, draws, margin, uncovered = rest
     rows = (rows_of(query), None if ref is None else rows_of(ref))
-    metric = (relation, ignore_label, distance, normalize)
-    arguments, alive = comparison_of(numbers_of(*rows), (labels, ref_labels, self_index), metric)
-    if margins is not None:
-        margins = margins.double().contiguous()
-    step = margins.ndim if margins is not None else 0
-    moved = float(hardness) if hardness is not None else moved
-    numbers = (drop, moved, *strategies, draws, margin, *pointers(margins), step)
-    numbers = (*numbers, 0 if seed is None else int(seed), uncovered, for_loss)
+    *tensors, hardness, seed = options[:6]
+    moved = None if hardness is None else float(hardness)
+    chosen = (*tensors, moved, None if seed is None else int(seed), *options[6:])
+    arguments, alive = list_call(rows, chosen, for_loss=for_loss)
     begin, n = 0, query.shape[0]
     capacity = min(_PART, _FEW * n)
     found = torch.zeros(3, dtype=torch.int64)
     while begin < n:
         lists = tuple(torch.empty(capacity, dtype=torch.int64) for _ in range(3))
         window = (begin, capacity, *pointers(*lists), found.data_ptr())
-        run((_C.list_triplets, (mining, *arguments, *numbers, *window), (alive, rows)))
+        run((_C.list_triplets, (*arguments, *window), alive))
         count, end, needed = found.tolist()
         if end < 0:
             raise Dense
