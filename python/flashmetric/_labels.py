@@ -43,7 +43,7 @@ def compared(
     if relation == "multi_hot":
         return (labels != 0).contiguous().view(torch.uint8), None
     keys = class_keys(labels)
-    if ignore_label is None:
+    if ignore_label is None or keys.ndim == 2:  # the queries of "either", none of which is ignored
         return keys, None
     # A float label meets ignore_label in its own precision: 0.1 names the float32 nearest to it.
     kept = (labels if labels.is_floating_point() else keys) != ignore_label

@@ -152,7 +152,7 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
     "triplet": cpu.triplet,
 }
 _ON_CUDA: dict[str, Callable[..., Any]] = {
-    "apart": extremes.apart,
+    "apart": extremes.apart_without_waiting,
     "bounds": extremes.bounds,
     "list_triplets": cuda.list_triplets,
     "listed_triplet": cuda.listed_triplet,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a loss has to know of a batch before it looks at all pairs: ops made of `mine`.
 
-How many rows `apart` asks for depends on the data, so these are ops of their own, which
+How many rows `apart` asks for may depend on the data, so these are ops of their own, which
 torch.compile calls and does not trace.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flashmetric._labels import compared
+from flashmetric._labels import class_keys
 from flashmetric.reference.distances import paired_key
 
 from . import cpu, cuda
@@ -46,7 +46,17 @@ def bounds(query: Tensor, ref: Tensor | None, *options: Any) -> Tensor:
     return torch.stack((lowest.amin(), highest.amax()))
 
 
-def apart(
+def apart(query: Tensor, ref: Tensor | None, *options: Any) -> Tensor:
+    """(B,) int64: the nearest to the negative, of another class than both, or -1."""
+    return _apart(query, ref, *options, waits=True)
+
+
+def apart_without_waiting(query: Tensor, ref: Tensor | None, *options: Any) -> Tensor:
+    """The same on a device: of all rows, for who needs none is not known on the host."""
+    return _apart(query, ref, *options, waits=False)
+
+
+def _apart(
     query: Tensor,
     ref: Tensor | None,
     labels: Tensor,
@@ -57,32 +67,37 @@ def apart(
     ignore_label: float | None,
     distance: str,
     normalize: bool,
+    *,
+    waits: bool,
 ) -> Tensor:
-    """(B,) int64: the nearest to the negative, of another class than both, or -1."""
-    search = _Search(query if ref is None else ref, distance, normalize)
+    search = _Search(query if ref is None else ref, ignore_label, distance, normalize, waits)
     found = torch.full_like(negative, -1)
-    anchor = (negative >= 0).nonzero().squeeze(1)
-    near = negative[anchor]
+    if not search.refs.shape[0]:
+        return found
+    if waits:
+        anchor = (negative >= 0).nonzero().squeeze(1)
+        near = negative[anchor]
+    else:  # some row in place of none
+        anchor, near = torch.arange(len(negative), device=query.device), negative.clamp(min=0)
     own = None if self_index is None else self_index[anchor]
+    of_refs = labels if ref_labels is None else ref_labels
     if relation == "classes":
-        keys, kept = compared(labels, relation, ignore_label)
-        of_refs = keys
-        if ref_labels is not None:
-            of_refs, kept = compared(ref_labels, relation, ignore_label)
-        if ref is None:
+        keys = _wide(labels)
+        if ref is None and waits:
             # What is nearest to the negative, of another class than its own, is known already, and
             # mostly of another class than the anchor's as well.
             after = negative[near]
             settled = (after >= 0) & (keys[after] != keys[anchor])
             found = found.index_copy(0, anchor[settled], after[settled])
             anchor, near = anchor[~settled], near[~settled]
-        nearest = search.of_third_class(near, keys[anchor], of_refs, kept, own)
+        nearest = search.of_third_class(near, keys[anchor], of_refs, own)
     elif relation == "multi_hot":
-        of_refs = (labels if ref_labels is None else ref_labels) != 0
-        nearest = search.without_shared_label(near, labels[anchor] != 0, of_refs, own)
+        nearest = search.without_shared_label(near, labels[anchor] != 0, of_refs != 0, own)
     else:
         nearest = search.outside_both_masks(near, labels, anchor)
-    return found.index_copy(0, anchor, nearest)
+    if waits:
+        return found.index_copy(0, anchor, nearest)
+    return torch.where(negative >= 0, nearest, found)
 
 
 class _Search(NamedTuple):
@@ -92,34 +107,25 @@ class _Search(NamedTuple):
     """
 
     refs: Tensor
+    ignore_label: float | None
     distance: str
     normalize: bool
+    waits: bool
 
     def of_third_class(
-        self,
-        near: Tensor,
-        keys: Tensor,
-        of_refs: Tensor,
-        kept: Tensor | None,
-        own: Tensor | None,
+        self, near: Tensor, keys: Tensor, of_refs: Tensor, own: Tensor | None
     ) -> Tensor:
         """keys: the class, beside its own, that each row must not choose; own: where it is left
         out by its place."""
         back = None
-        if own is None:  # anchors of one class often share their negative
+        if own is None and self.waits:  # anchors of one class often share their negative
             # Numbered, since unique(dim=0) takes sixteen times as long as two of one dimension.
             classes, which = keys.unique(return_inverse=True)
             n = max(1, classes.shape[0])
             pairs, back = (near * n + which).unique(return_inverse=True)
             near, keys = pairs // n, classes[pairs % n]
-        known, refs = torch.stack((of_refs[near], keys), 1), self.refs
-        if kept is None:
-            nearest = self._nearest(near, refs, known, of_refs, own, "either")
-        else:
-            rows = kept.nonzero().squeeze(1)
-            own = None if own is None else _places(rows, own, refs.shape[0])
-            nearest = self._nearest(near, refs[rows], known, of_refs[rows], own, "either")
-            nearest = torch.where(nearest >= 0, rows[nearest.clamp(min=0)], -1)
+        known = torch.stack((_wide(of_refs)[near], keys), 1)
+        nearest = self._nearest(near, known, of_refs, own, "either")
         return nearest if back is None else nearest[back]
 
     def without_shared_label(
@@ -128,44 +134,43 @@ class _Search(NamedTuple):
         """hot: the labels, beside its own, that no choice of a row may have."""
         known = hot | of_refs[near]
         bare = ~of_refs[near].any(1)  # not even of its own class: to be left out by its place
-        places = torch.full_like(near, -1) if own is None else own
-        out = near if own is None else torch.where(bare, near, own)
-        nearest = self._nearest(near, self.refs, known, of_refs, out, "multi_hot")
-        both = (bare & (places >= 0)).nonzero().squeeze(1)
+        if own is None:
+            return self._nearest(near, known, of_refs, near, "multi_hot")
+        out = torch.where(bare, near, own)
+        nearest = self._nearest(near, known, of_refs, out, "multi_hot")
+        # A device waits here: how many have two to be left out is known nowhere else.
+        both = (bare & (own >= 0)).nonzero().squeeze(1)
         for part in both.split(_COLUMNS):
             # The own row as well: it comes to share one more label with the row, a column for each.
             n = part.shape[0]
             more = of_refs.new_zeros(self.refs.shape[0], n)
-            more[places[part], torch.arange(n, device=part.device)] = True
+            more[own[part], torch.arange(n, device=part.device)] = True
             each = torch.eye(n, dtype=torch.bool, device=part.device)
             known_of_part = torch.cat((known[part], each), 1)
             sides = (known_of_part, torch.cat((of_refs, more), 1), near[part])
-            nearest[part] = self._nearest(near[part], self.refs, *sides, "multi_hot")
+            nearest[part] = self._nearest(near[part], *sides, "multi_hot")
         return nearest
 
     def outside_both_masks(self, near: Tensor, mask: Tensor, anchor: Tensor) -> Tensor:
         """Among the anchors themselves, of which `anchor` gave the rows."""
         known = mask[anchor] | mask[near]
         known.scatter_(1, torch.stack((anchor, near), 1), True)
-        return self._nearest(near, self.refs, known, None, None, "mask")
+        return self._nearest(near, known, None, None, "mask")
 
     def _nearest(
         self,
         near: Tensor,
-        refs: Tensor,
         known: Tensor,
         of_refs: Tensor | None,
         own: Tensor | None,
         relation: str,
     ) -> Tensor:
-        if not refs.shape[0] or not near.shape[0]:
-            return torch.full_like(near, -1)
-        sides = (known, of_refs, own, relation, None)
-        return mine(self.refs[near], refs, *sides, "hard", self.distance, self.normalize)[1]
+        if not near.shape[0]:
+            return near
+        rule = (relation, self.ignore_label, "hard", self.distance, self.normalize)
+        return mine(self.refs[near], self.refs, known, of_refs, own, *rule)[1]
 
 
-def _places(rows: Tensor, wanted: Tensor, n: int) -> Tensor:
-    """Where among `rows` each wanted row is; -1 = nowhere."""
-    place = torch.full((n + 1,), -1, device=rows.device)
-    place[rows] = torch.arange(rows.shape[0], device=rows.device)
-    return place[wanted]  # -1 reads the last entry, which is -1
+def _wide(labels: Tensor) -> Tensor:
+    """Class ids of any dtype in one that holds those of others of their kind."""
+    return labels.double() if labels.is_floating_point() else class_keys(labels)

@@ -191,7 +191,8 @@ def margin_loss(
     _validate.number(op, "margin", margin, embeddings, embeddings.shape[0])
     _validate.weights(op, weights, embeddings.shape[0], embeddings)
     rule = rule_of(op, options, margin, embeddings)
-    kernel = "paired" if rule.name == "hard" else "list_triplets"
+    # Statistics of sets are those of their dense loss.
+    kernel = {"hard": "paired", **dict.fromkeys(SETS, "dense")}.get(rule.name, "list_triplets")
     if not _validate.use_fused(op, impl, embeddings.device, kernel, measure):
         choice = (rule, measure, normalize)
         loss, stats = boundary_loss(given, choice, (beta, margin), (weights, reduction))
