@@ -44,7 +44,7 @@ TORCH_ONLY = ("reference", "_compat", "_names")
 POLICIES = {
     *("policy.h", "math.h", "random.h"),
     *("distances.h", "losses.h", "mining.h", "list_rules.h", "sides.h"),
-    *("key_form.h", "certificate.h", "exact_sum.h"),
+    *("key_form.h", "certificate.h", "exact_sum.h", "dense_terms.h", "triplet_range.h"),
 }
 API = "flashmetric.h"
 HOOKS = "test_hooks.h"
@@ -72,6 +72,8 @@ CPP_LAYERS = {
     "losses.h": {"math.h", "policy.h"},
     "mining.h": {"math.h", "policy.h"},
     "random.h": {"math.h", "policy.h"},
+    "triplet_range.h": {"policy.h"},
+    "dense_terms.h": {"names.h", "exact_sum.h", "triplet_range.h", "policy.h"},
     "list_rules.h": {API, "math.h", "policy.h", "random.h", "sides.h"},
     "sides.h": {"policy.h"},
 }

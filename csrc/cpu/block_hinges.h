@@ -16,7 +16,7 @@ struct HingeBlocks : BlockProblem<T, curve> {
   static constexpr bool of_pairs = false;
 
   FM_INLINE void prepare_row(int32_t i) const {
-    const TripletSet set(this->problem.loss);
+    const TripletRange set(this->problem.loss);
     BlockState<T>& blocks = this->blocks;
     const bool valid = i < this->state.query.n && this->positives(i) > 0 && this->negatives(i) > 0;
     const auto never = static_cast<T>(-kFarthest);
@@ -46,9 +46,9 @@ struct HingeBlocks : BlockProblem<T, curve> {
 
   template <bool both>
   FM_INLINE void visit(const Square<T>& square, BlockSlot<T>& slot) const {
-    const TripletSet set(this->problem.loss);
-    if (by_set() && set.kind != TripletSet::all) count_members<both>(set, square);
-    if (set.kind == TripletSet::all || set.kind == TripletSet::hard) {
+    const TripletRange set(this->problem.loss);
+    if (by_set() && set.kind != TripletRange::all) count_members<both>(set, square);
+    if (set.kind == TripletRange::all || set.kind == TripletRange::hard) {
       visit_set<both, false>(set, square, slot);
     } else {
       visit_set<both, true>(set, square, slot);
@@ -68,7 +68,7 @@ struct HingeBlocks : BlockProblem<T, curve> {
     totals.counted[0] += count * this->weight(i);
     totals.active[0] += count * this->weight(i);
     totals.live += count;
-    const bool all = TripletSet(this->problem.loss).kind == TripletSet::all;
+    const bool all = TripletRange(this->problem.loss).kind == TripletRange::all;
     totals.members += !all ? this->blocks.members[i]
                       : this->blocks.valid[i] == 0
                           ? 0.0
@@ -123,7 +123,7 @@ struct HingeBlocks : BlockProblem<T, curve> {
   }
 
   template <bool both, bool two_sided>
-  FM_NOINLINE void visit_set(const TripletSet& set, const Square<T>& square,
+  FM_NOINLINE void visit_set(const TripletRange& set, const Square<T>& square,
                              BlockSlot<T>& slot) const {
     const BlockState<T>& blocks = this->blocks;
     const T* weights = this->state.pair_weight;
@@ -195,7 +195,7 @@ struct HingeBlocks : BlockProblem<T, curve> {
 
   // By the keys: adds the open triplets of each lane to n and to the counts.
   template <bool both, class Counts>
-  FM_INLINE void decide(const TripletSet& set, int32_t i, int32_t j, uint32_t open, Vec<T> h,
+  FM_INLINE void decide(const TripletRange& set, int32_t i, int32_t j, uint32_t open, Vec<T> h,
                         Vec<T> (&n)[2], Vec<T>& d, const Counts& counts) const {
     for (; open != 0; open &= open - 1) {
       const int lane = __builtin_ctz(open);
@@ -213,7 +213,8 @@ struct HingeBlocks : BlockProblem<T, curve> {
   }
 
   // Of the triplets that h leaves open, which are active?
-  FM_NOINLINE bool is_active(const TripletSet& set, int32_t i, int32_t p, T h, double d_an) const {
+  FM_NOINLINE bool is_active(const TripletRange& set, int32_t i, int32_t p, T h,
+                             double d_an) const {
     if (!is_open(this->limits(this->blocks.limit, p, i), h)) return false;
     const double d_ap = this->key.value(this->positive_key(i, p));
     return d_ap - d_an + margin(i) > 0 && set.contains(d_an - d_ap, mining_margin(i));
@@ -227,7 +228,7 @@ struct HingeBlocks : BlockProblem<T, curve> {
   // The triplets of the set, active or not, for the statistics. Integers: their sums are the same
   // in any order.
   template <bool both>
-  FM_NOINLINE void count_members(const TripletSet& set, const Square<T>& square) const {
+  FM_NOINLINE void count_members(const TripletRange& set, const Square<T>& square) const {
     const auto& limit = this->blocks.member_limit;
     int32_t row_count[kBlock] = {};
     for (int group = 0; group < kBlock; group += kWidth<T>) {
@@ -263,7 +264,7 @@ struct HingeBlocks : BlockProblem<T, curve> {
     __atomic_fetch_add(this->blocks.members + i, count, __ATOMIC_RELAXED);
   }
 
-  FM_NOINLINE bool is_member(const TripletSet& set, int32_t anchor, int32_t p, int32_t i,
+  FM_NOINLINE bool is_member(const TripletRange& set, int32_t anchor, int32_t p, int32_t i,
                              int32_t j) const {
     const double d_ap = this->key.value(this->positive_key(anchor, p));
     return set.contains(this->key.value(this->exact_key(i, j)) - d_ap, mining_margin(anchor));

@@ -13,10 +13,6 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
 constexpr int kGroup = 24;  // rows a thread visits together: a multiple of every register tile
 
-// Pairs with d^2 below 1/8 of |y_i|^2 + |y_j|^2 are taken by difference: beyond, the sum S y - P
-// loses at most sqrt(8) < 3 times what the difference itself would.
-constexpr double kNear = 0.125;
-
 template <class T>
 struct DenseState {
   Order order{};

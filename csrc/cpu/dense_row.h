@@ -9,21 +9,8 @@
 #include "dense_rows.h"
 #include "radix_sort.h"
 #include "relation.h"
-#include "triplet_sets.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
-
-// What a row adds to the loss and the statistics. Kinds: of a pair, positive or negative; triplets
-// are of kind 0.
-struct RowTotals {
-  double term[2] = {};     // weighted values
-  double counted[2] = {};  // weights of what counts for the mean
-  double active[2] = {};   // weights of the values above 0
-  double members = 0;      // triplets or pairs, and those of them above 0: for the statistics
-  double live = 0;
-  double sum_ap = 0, sum_an = 0, n_ap = 0, n_an = 0;
-  double max_ap = -__builtin_huge_val(), min_an = __builtin_huge_val();
-};
 
 // For anchors with many positives (dense_sorted.h).
 template <class T>
@@ -74,11 +61,6 @@ FM_INLINE Limits<T> limits_of(double error, double relative, double low, double 
   };
   return {bounded(low - band(low)), bounded(low + band(low)), bounded(high - band(high)),
           bounded(high + band(high))};
-}
-
-// The number of an anchor: its own, or that of all.
-FM_INLINE double number_of(int64_t anchor, const double* values, int64_t stride, double number) {
-  return values == nullptr ? number : values[anchor * stride];
 }
 
 template <class Mask>

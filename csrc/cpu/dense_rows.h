@@ -6,13 +6,10 @@
 // in the frame of prepare.h, and says how far they may be from the truth.
 #pragma once
 
+#include "../dense_terms.h"
 #include "prepare.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
-
-// Products in one sum. 16 keep the error bound of 128 features at 35 roundings, where one sum has
-// 128 and more, for 24 additions every 384 multiply-adds.
-constexpr int kProducts = 16;
 
 template <class T>
 struct DenseSet {

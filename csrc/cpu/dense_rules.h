@@ -70,7 +70,7 @@ struct TripletHinges {
   static void row(const DenseProblem& problem, const DenseRow<T, curve>& row,
                   const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     if (!row.valid()) return;
-    const TripletSet set(problem.loss);
+    const TripletRange set(problem.loss);
     const double count = row.n_positive > kManyPositives
                              ? SortedTriplets<T, curve>{set, row, factors}.add(with_stats, totals)
                              : add_one_by_one(set, row, factors, with_stats, totals);
@@ -88,7 +88,7 @@ struct TripletHinges {
 
  private:
   template <class T, Curve curve>
-  static double add_one_by_one(const TripletSet& set, const DenseRow<T, curve>& row,
+  static double add_one_by_one(const TripletRange& set, const DenseRow<T, curve>& row,
                                const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     double count = 0;
     for (int64_t p = 0; p < row.n_positive; ++p) {
@@ -102,7 +102,7 @@ struct TripletHinges {
 
   // Adds the active triplets of one positive; counts them per negative in `coefficient`.
   template <class T, Curve curve>
-  static double add_positive(const TripletSet& set, const DenseRow<T, curve>& row,
+  static double add_positive(const TripletRange& set, const DenseRow<T, curve>& row,
                              const RowFactors<T>& factors, int64_t p, RowTotals& totals) {
     const double d_ap = row.positive_distance[p];
     const double limit = d_ap + factors.margin;
@@ -138,9 +138,9 @@ struct TripletHinges {
   }
 
   template <class T, Curve curve>
-  static double members(const TripletSet& set, const DenseRow<T, curve>& row,
+  static double members(const TripletRange& set, const DenseRow<T, curve>& row,
                         const RowFactors<T>& factors, int64_t p) {
-    if (set.kind == TripletSet::all) return static_cast<double>(row.n_negative);
+    if (set.kind == TripletRange::all) return static_cast<double>(row.n_negative);
     const double d_ap = row.positive_distance[p];
     VectorSum<T> count;
     double more = 0;

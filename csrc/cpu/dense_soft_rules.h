@@ -35,7 +35,7 @@ struct TripletSoftplus {
   static void row(const DenseProblem& problem, const DenseRow<T, curve>& row,
                   const RowFactors<T>& factors, bool with_stats, RowTotals& totals) {
     if (!row.valid()) return;
-    const TripletSet set(problem.loss);
+    const TripletRange set(problem.loss);
     measure_negatives(row);
     const double factor = factors.weight * factors.cotangent;
     double count = 0;

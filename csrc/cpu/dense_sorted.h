@@ -23,7 +23,7 @@ constexpr int64_t kManyPositives = 32;
 template <class T, Curve curve>
 class SortedTriplets {
  public:
-  FM_INLINE SortedTriplets(const TripletSet& set, const DenseRow<T, curve>& row,
+  FM_INLINE SortedTriplets(const TripletRange& set, const DenseRow<T, curve>& row,
                            const RowFactors<T>& factors)
       : set_(set), row_(row), factors_(factors), sort_(row.sort) {}
 
@@ -131,7 +131,7 @@ class SortedTriplets {
 
   // The members of the set, active or not.
   FM_INLINE double members(double d_ap) {
-    if (set_.kind == TripletSet::all) return static_cast<double>(row_.n_negative);
+    if (set_.kind == TripletRange::all) return static_cast<double>(row_.n_negative);
     const double margin = factors_.mining_margin;
     const bool known = is_finite(d_ap) && is_finite(margin);
     double count = 0;
@@ -191,7 +191,7 @@ class SortedTriplets {
     return x - x == 0;
   }
 
-  const TripletSet& set_;
+  const TripletRange& set_;
   const DenseRow<T, curve>& row_;
   const RowFactors<T>& factors_;
   const SortScratch<T>& sort_;

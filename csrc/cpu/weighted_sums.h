@@ -3,15 +3,13 @@
 // dense gradient. Register tiles as in tile.h; the vectors run over features.
 //
 // Numerics: kSegment products are added up in registers, then go to float64 sums: rounding grows
-// with the segment, not with the number of rows. In float32 a running sum of 32 terms loses about
-// sqrt(32 / 3) = 3 units in the last place, the size of what the coefficients themselves have lost.
+// with the segment, not with the number of rows.
 #pragma once
 
+#include "../dense_terms.h"
 #include "tile.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
-
-constexpr int kSegment = 32;
 
 // What a tile multiplies: coefficient (row r, term s) at weights[r * row_step + s * term_step].
 template <class T>

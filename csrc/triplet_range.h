@@ -4,34 +4,37 @@
 
 #include <string_view>
 
-#include "../policy.h"
-#include "simd.h"
+#include "policy.h"
 
-namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+namespace flashmetric {
 
 constexpr double kNever = __builtin_huge_val();
 
 // Which triplets of a pair (a, p) are members, by diff = d_an - d_ap; NaN belongs to every set.
-struct TripletSet {
+struct TripletRange {
   enum Kind { all, semihard, hard, easy } kind;
 
-  explicit TripletSet(std::string_view name)
+  explicit TripletRange(std::string_view name)
       : kind(name == "semihard_all" ? semihard
              : name == "hard_all"   ? hard
              : name == "easy_all"   ? easy
                                     : all) {}
-  FM_INLINE bool contains(double diff, double margin) const {
-    const bool above = kind == all || kind == hard || !(diff <= (kind == easy ? margin : 0));
-    const bool below = kind == all || kind == easy || !(diff > (kind == hard ? 0 : margin));
-    return above && below;
+  FM_HD bool above(double diff, double margin) const {
+    return kind == all || kind == hard || !(diff <= (kind == easy ? margin : 0));
+  }
+  FM_HD bool below(double diff, double margin) const {
+    return kind == all || kind == easy || !(diff > (kind == hard ? 0 : margin));
+  }
+  FM_HD bool contains(double diff, double margin) const {
+    return above(diff, margin) && below(diff, margin);
   }
   // d_an of the members lies between.
-  FM_INLINE double low(double d_ap, double margin) const {
+  FM_HD double low(double d_ap, double margin) const {
     return kind == semihard ? d_ap : kind == easy ? d_ap + margin : -kNever;
   }
-  FM_INLINE double high(double d_ap, double margin) const {
+  FM_HD double high(double d_ap, double margin) const {
     return kind == hard ? d_ap : kind == semihard ? d_ap + margin : kNever;
   }
 };
 
-}  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE
+}  // namespace flashmetric
