@@ -163,6 +163,15 @@ struct GradientRow {
     return total;
   }
 
+  // The same of all features, in memory; all lanes have it.
+  __device__ double along(const double* sums) const {
+    double total = 0;
+    for (int64_t k = threadIdx.x % kWarp; key.scaled && k < dim; k += kWarp) {
+      total += sums[k] * (widened(rows.row(i)[k]) * (1.0 / norm));
+    }
+    return warp_sum(total);
+  }
+
   // A feature of the gradient, through the norm if rows are normalised.
   __device__ double through_norm(double g, double along, int64_t k) const {
     if (!key.scaled) return g;

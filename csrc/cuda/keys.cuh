@@ -160,6 +160,22 @@ __device__ double pair_key(const KeyFacts& key, const RowView<T>& x, int64_t i, 
   return finished_key(key, sum, x.numbers, i, r.numbers, j);
 }
 
+// The numbers that lanes want of the reference j of each, `some` says whose: four at a time, eight
+// lanes each. `of(j)` gives all lanes of the warp that of the reference that eight of them name.
+template <class Of>
+__device__ double lane_keys(unsigned some, int64_t j, const Of& of) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  double wanted = 0;
+  for (int first = 0; first < 32; first += 4) {
+    if ((some >> first & 0xFU) == 0) continue;
+    const int64_t other = __shfl_sync(kAllLanes, j, first + lane / 8);
+    // That of lane first + g is with lanes 8 g ..
+    const double found = __shfl_sync(kAllLanes, of(other), ((lane - first) & 3) * 8);
+    if (lane >= first && lane < first + 4) wanted = found;
+  }
+  return wanted;
+}
+
 // Whether the key as a value is computed otherwise than for a choice.
 template <class T>
 FM_HD bool value_differs(const KeyFacts& key) {

@@ -37,7 +37,7 @@ __device__ double measure_row(const KeyFacts& key, const RowView<T>& rows, int64
 }
 
 // One atomic a block: those of all rows to one address would take longer than the norms.
-__device__ inline void keep_longest(const MineState& state, double norm) {
+__device__ inline void keep_longest(const Compared& state, double norm) {
   __shared__ double of_warp[kMeasureThreads / kWarp];
   for (int step = kWarp / 2; step > 0; step /= 2) {
     norm = ::fmax(norm, __shfl_xor_sync(kAllLanes, norm, step));
@@ -128,7 +128,7 @@ struct Sample {
   double limit;
 };
 
-__device__ inline void weigh_sample(const MineState& state, const RowNumbers& numbers, int n,
+__device__ inline void weigh_sample(const Compared& state, const RowNumbers& numbers, int n,
                                     int64_t spacing, Sample& sample) {
   const auto t = static_cast<int>(threadIdx.x);
   if (t < n) {
@@ -160,7 +160,7 @@ __device__ inline void weigh_sample(const MineState& state, const RowNumbers& nu
 // 128 features of the centre: the mean of a sample without outliers. A warp adds up its eight rows
 // of the sample, then come the sums of all warps.
 template <class T>
-__device__ void choose_centre(const MineState& state, const RowView<T>& refs, int64_t slice) {
+__device__ void choose_centre(const Compared& state, const RowView<T>& refs, int64_t slice) {
   constexpr int warps = kMeasureThreads / kWarp;
   __shared__ Sample sample;
   __shared__ double share[warps][kSlice];
@@ -197,8 +197,8 @@ __device__ void choose_centre(const MineState& state, const RowView<T>& refs, in
     square = static_cast<double>(rounded) * static_cast<double>(rounded);
   }
   square = warp_sum(square);
-  // In any order: what bounds are made of need not have the same last bit in every run.
-  if (lane == 0) atomicAdd(&state.tally->centre_square, square);
+  const int64_t first = slice + warp * kWarp;
+  if (lane == 0 && first < state.dim) state.centre_squares[first / kWarp] = square;
 }
 
 template <class T>

@@ -85,25 +85,9 @@ void launch_keys(const MineState& state, int multiprocessors, cudaStream_t strea
 
 }  // namespace
 
-LabelView view_of(const Comparison& problem) {
-  const Labels& labels = problem.labels;
-  LabelView view{labels.relation,  labels.query,      labels.ref,
-                 labels.n_classes, labels.self_index, labels.query_keep,
-                 labels.ref_keep,  problem.symmetric, problem.ref.n};
-  if (problem.symmetric) {
-    view.ref_keep = labels.query_keep;
-    if (labels.relation != Relation::either) view.ref = labels.query;
-  }
-  return view;
-}
-
 MineState mine_state(const MineProblem& problem, const Names& names, const DeviceFacts& facts) {
   MineState state;
-  state.key = {key_facts(names.distance, names.power, problem.normalize)};
-  state.dim = problem.dim;
-  state.query = any_rows(problem.query, problem.dtype);
-  state.ref = any_rows(problem.ref, problem.dtype);
-  state.labels = view_of(problem);
+  static_cast<Compared&>(state) = compared_of(problem, names);
   visit_by_index(Miners{}, names.mining, [&](auto policy) {
     state.farthest[kPositive] = decltype(policy)::positive == Seek::farthest;
     state.farthest[kNegative] = decltype(policy)::negative == Seek::farthest;
@@ -144,8 +128,7 @@ void lay_out_zeros(Arena& arena, const MineProblem& problem, MineState& state) {
 
 void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
   const bool one_set = problem.symmetric;
-  state.query.numbers = take_numbers(arena, problem.query.n);
-  state.ref.numbers = one_set ? state.query.numbers : take_numbers(arena, problem.ref.n);
+  lay_out_numbers(arena, state);
   state.by_keys = arena.take<int32_t>(problem.query.n);
   for (PartialBest*& partial : state.partial) {
     partial = arena.take<PartialBest>(state.key_splits * problem.query.n);
@@ -157,7 +140,7 @@ void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
   lay_out_set(arena, problem.query.n, problem.dim, state.ranked[0]);
   if (!one_set) lay_out_set(arena, problem.ref.n, problem.dim, state.ranked[1]);
   if (one_set) state.ranked[1] = state.ranked[0];
-  state.centre = arena.take<float>(problem.dim);
+  lay_out_frame(arena, state);
   state.irregular = arena.take<int32_t>(kIrregular);
   const int64_t lists = problem.query.n * state.streams;
   for (int role = 0; role < 2; ++role) {

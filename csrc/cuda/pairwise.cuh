@@ -9,7 +9,7 @@
 // Numerics: differences, in float64, rounded once.
 #pragma once
 
-#include "gradient_row.cuh"
+#include "gradient_pairs.cuh"
 
 namespace flashmetric::cuda {
 
@@ -117,8 +117,7 @@ struct PairwiseRow {
   const PairwiseState& state;
   const PairwiseSets<T>& sets;
   const GradientRow<T>& row;
-  TouchedPair<T>* pairs;  // [kWarp], shared by the warp
-  double* sums;           // [dim]
+  RowPairs<T, steps> pairs;
 
   __device__ double factor(int64_t i, int64_t j) const {
     const int64_t at = i * state.row_stride + j * state.col_stride;
@@ -129,66 +128,24 @@ struct PairwiseRow {
   __device__ double slope(int64_t j, unsigned some) const {
     if (state.sloped) return 1;
     if (state.constant_slope) return state.key.slope(1);
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    double slope = 0;
-    for (int first = 0; first < kWarp; first += 4) {  // four pairs at a time, eight lanes each
-      if ((some >> first & 0xFU) == 0) continue;
-      const int64_t other = __shfl_sync(kAllLanes, j, first + lane / 8);
-      const double key = pair_value(state.key, sets.x, row.i, sets.y, other, state.dim);
-      // The pair of lane first + g is that of lanes 8 g ..
-      const double found = __shfl_sync(kAllLanes, state.key.slope(key), ((lane - first) & 3) * 8);
-      if (lane >= first && lane < first + 4) slope = found;
-    }
-    return slope;
+    return lane_keys(some, j, [&](int64_t other) {
+      return state.key.slope(pair_value(state.key, sets.x, row.i, sets.y, other, state.dim));
+    });
   }
 
   // Adds the pairs with row j of each lane where the weight is not 0; `query`: this row is the
   // query of its pairs. Returns whether there are any.
   __device__ bool add(int64_t j, double weight, bool query) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const unsigned some = __ballot_sync(kAllLanes, weight != 0);
     if (some == 0) return false;
-    const double coefficient = weight * slope(j, some);
-    const unsigned below = some & ((1U << lane) - 1);
-    if (weight != 0) {
-      pairs[__popc(below)] = {sets.y.row(j), sets.y.numbers.mapping(row.key, j),
-                              row.key.scaled ? sets.y.numbers.clamped_norm(j) : 1.0, coefficient};
-    }
-    __syncwarp();
-    if constexpr (steps == Steps::any) complete(j, some, query);
-    add_pairs(__popc(some));
+    pairs.add(some, j, weight * slope(j, some), query);
     return true;
-  }
-
-  __device__ void complete(int64_t j, unsigned some, bool query) const {
-    int at = 0;
-    for (unsigned left = some; left != 0; left &= left - 1, ++at) {
-      const int64_t other = __shfl_sync(kAllLanes, j, __ffs(static_cast<int>(left)) - 1);
-      TouchedPair<T> pair = pairs[at];
-      row.complete(pair, sets.y, other, query);
-      __syncwarp();
-      if (threadIdx.x % kWarp == 0) pairs[at] = pair;
-    }
-    __syncwarp();
-  }
-
-  __device__ void add_pairs(int count) const {
-    for (int64_t slice = 0; slice < state.dim; slice += kSliceFeatures) {
-      double sum[kLaneFeatures];
-      row.template add_all<steps>(pairs, count, slice, sum);
-#pragma unroll
-      for (int f = 0; f < kLaneFeatures; ++f) {
-        const int64_t k = slice + f * kWarp + threadIdx.x % kWarp;
-        if (k < state.dim) sums[k] += sum[f];
-      }
-    }
-    __syncwarp();
   }
 
   // Whether any pair was added.
   __device__ bool add_all_rows() const {
     bool touched = false;
-    for (int64_t k = threadIdx.x % kWarp; k < state.dim; k += kWarp) sums[k] = 0;
+    for (int64_t k = threadIdx.x % kWarp; k < state.dim; k += kWarp) pairs.sums[k] = 0;
     for (int64_t first = 0; first < state.y.n; first += kWarp) {
       const int64_t lane = first + threadIdx.x % kWarp;
       const bool exists = lane < state.y.n;
@@ -208,11 +165,8 @@ struct PairwiseRow {
   }
 
   __device__ void write() const {
-    double along = 0;
-    for (int64_t k = threadIdx.x % kWarp; row.key.scaled && k < state.dim; k += kWarp) {
-      along += sums[k] * (widened(row.rows.row(row.i)[k]) * (1.0 / row.norm));
-    }
-    along = warp_sum(along);
+    const double* const sums = pairs.sums;
+    const double along = row.along(sums);
     auto* const out = static_cast<Out*>(state.out) + row.i * state.dim;
     for (int64_t k = threadIdx.x % kWarp; k < state.dim; k += kWarp) {
       out[k] = static_cast<Out>(widened(out[k]) + row.through_norm(sums[k], along, k));
@@ -228,9 +182,9 @@ __global__ void __launch_bounds__(kPairwiseThreads)
   const int64_t slot = int64_t{blockIdx.x} * kPairwiseWarps + warp;
   for (int64_t i = slot; i < state.x.n; i += int64_t{gridDim.x} * kPairwiseWarps) {
     const GradientRow<T> row(state.key, sets.x, i, state.dim);
-    const PairwiseRow<T, steps, Out> own{state, sets, row,
-                                         reinterpret_cast<TouchedPair<T>*>(shared[warp]),
-                                         state.sums + slot * state.dim};
+    const RowPairs<T, steps> pairs{row, sets.y, reinterpret_cast<TouchedPair<T>*>(shared[warp]),
+                                   state.sums + slot * state.dim};
+    const PairwiseRow<T, steps, Out> own{state, sets, row, pairs};
     // A NaN row without a pair must not come near its norm: its 0 would become NaN.
     if (own.add_all_rows()) own.write();
   }

@@ -72,7 +72,7 @@ struct KeyRange {
 };
 
 template <Form form>
-__device__ void sum_tile(const MineState& state, int64_t query_row, int64_t ref_row,
+__device__ void sum_tile(const Compared& state, int64_t query_row, int64_t ref_row,
                          KeyStage& x_stage, KeyStage& r_stage, KeySums<form>& sums) {
   const int tx = static_cast<int>(threadIdx.x) % 16;
   const int ty = static_cast<int>(threadIdx.x) / 16;

@@ -67,6 +67,9 @@ void lay_out_zeros(Arena& arena, const TripletProblem& problem, TripletState& st
 void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& state);
 
 LabelView view_of(const Comparison& problem);
+Compared compared_of(const Comparison& problem, const Names& names);
+void lay_out_numbers(Arena& arena, Compared& state);
+void lay_out_frame(Arena& arena, Compared& state);
 MineState mine_state(const MineProblem& problem, const Names& names, const DeviceFacts& facts);
 TripletState triplet_state(const TripletProblem& problem, const Names& names);
 

@@ -59,7 +59,6 @@ struct Frame {
 struct Tally {
   unsigned long long cursor;   // rows placed: queries in the high, references in the low half
   unsigned long long longest;  // bits of the largest norm of a regular row
-  double centre_square;        // |centre|^2
   int32_t n_irregular;
   int32_t n_by_keys;
   int32_t finished;   // blocks that have delivered their share of the sums
@@ -121,17 +120,22 @@ struct LabelView {
   }
 };
 
-struct MineState {
+// Who is compared with whom, and the frame that packed rows are in.
+struct Compared {
   KeyForm key{};
   int64_t dim = 0;
   AnyRows query, ref;
   LabelView labels;
+  float* centre = nullptr;           // [dim]
+  double* centre_squares = nullptr;  // [dim / kWarp] |centre|^2, the share of kWarp features each
+  Tally* tally = nullptr;
+};
+
+struct MineState : Compared {
   bool farthest[2] = {};  // by role
   bool by_tiles = false;  // tiles rank, keys decide; else keys do all
   RankedSet ranked[2];    // of queries and references, the same one twice if they are one set
   ClassTable classes;
-  float* centre = nullptr;  // [dim]
-  Tally* tally = nullptr;
   int32_t* irregular = nullptr;   // [kIrregular] positions of references
   int32_t* by_keys = nullptr;     // [n_query] rows that keys must judge
   int32_t* is_by_keys = nullptr;  // [n_query] is a row listed there
@@ -152,8 +156,10 @@ struct MineState {
 };
 
 // What `prepare` has found out. Every kernel works it out again: it is a few operations.
-__device__ inline Frame frame_of(const MineState& state) {
-  const double centre_norm = ::sqrt(state.tally->centre_square);
+__device__ inline Frame frame_of(const Compared& state) {
+  double square = 0;
+  for (int64_t share = 0; share * kWarp < state.dim; ++share) square += state.centre_squares[share];
+  const double centre_norm = ::sqrt(square);
   const auto bits = static_cast<long long>(state.tally->longest);
   const double longest = state.key.needs_norms() ? 1.0 : __longlong_as_double(bits);
   const double reach = longest + centre_norm;
