@@ -184,6 +184,35 @@ inline fm::TripletProblem read_triplet(Arguments& in) {
   return p;
 }
 
+inline fm::DenseProblem read_dense(Arguments& in) {
+  fm::DenseProblem p;
+  p.loss = in;
+  read_comparison(p, in);
+  p.margin = in;
+  p.margin_values = in;
+  p.margin_stride = in;
+  p.mining_margin = in;
+  p.mining_margin_values = in;
+  p.mining_margin_stride = in;
+  p.soft_margin = in;
+  p.drop_without_semihard = in;
+  p.uncovered = in;
+  p.refused = in;
+  p.temperature = in;
+  p.detach_weights = in;
+  p.power = in;
+  p.factor = in;
+  p.bounds = in;
+  p.weights = in;
+  p.reduction = in;
+  p.cotangent = in;
+  p.cotangent_stride = in;
+  p.out = in;
+  for (void*& grad : p.grad) grad = in;
+  p.stats = in;
+  return p;
+}
+
 inline fm::PairedProblem read_paired(Arguments& in) {
   fm::PairedProblem p;
   read_metric(p, in);

@@ -15,6 +15,7 @@ using fm::bindings::Arguments;
 using fm::bindings::raise;
 using fm::bindings::read_comparison;
 using fm::bindings::read_cuda_list;
+using fm::bindings::read_dense;
 using fm::bindings::read_device;
 using fm::bindings::read_list;
 using fm::bindings::read_mine;
@@ -49,31 +50,7 @@ size_t triplet(const py::args& args) {
 
 size_t dense(const py::args& args) {
   Arguments in(args);
-  fm::DenseProblem p;
-  p.loss = in;
-  read_comparison(p, in);
-  p.margin = in;
-  p.margin_values = in;
-  p.margin_stride = in;
-  p.mining_margin = in;
-  p.mining_margin_values = in;
-  p.mining_margin_stride = in;
-  p.soft_margin = in;
-  p.drop_without_semihard = in;
-  p.uncovered = in;
-  p.refused = in;
-  p.temperature = in;
-  p.detach_weights = in;
-  p.power = in;
-  p.factor = in;
-  p.bounds = in;
-  p.weights = in;
-  p.reduction = in;
-  p.cotangent = in;
-  p.cotangent_stride = in;
-  p.out = in;
-  for (void*& grad : p.grad) grad = in;
-  p.stats = in;
+  fm::DenseProblem p = read_dense(in);
   return run(fm::dense, p, in);
 }
 
@@ -130,6 +107,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("cuda_listed_triplet", &loss_on_gpu<read_cuda_list, fm::cuda_listed_triplet>);
   m.def("cuda_triplet", &on_gpu<read_triplet, fm::cuda_triplet>);
   m.def("cuda_mined_triplet", &loss_on_gpu<read_mine, fm::cuda_mined_triplet>);
+  m.def("cuda_dense", &on_gpu<read_dense, fm::cuda_dense>);
   m.def("cuda_paired", &on_gpu<read_paired, fm::cuda_paired>);
   m.def("cuda_pairwise", &on_gpu<read_pairwise<false>, fm::cuda_pairwise>);
   m.def("cuda_pairwise_backward", &on_gpu<read_pairwise<true>, fm::cuda_pairwise_backward>);

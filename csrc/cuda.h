@@ -20,6 +20,7 @@ Status cuda_triplet(TripletProblem& problem, Device device);
 Status cuda_mined_triplet(MineProblem& mined, TripletProblem& loss, Device device);
 Status cuda_list_triplets(ListProblem& problem, Device device);
 Status cuda_listed_triplet(ListProblem& lists, TripletProblem& loss, Device device);
+Status cuda_dense(DenseProblem& problem, Device device);
 Status cuda_paired(PairedProblem& problem, Device device);
 Status cuda_pairwise(PairwiseProblem& problem, Device device);
 Status cuda_pairwise_backward(PairwiseProblem& problem, Device device);
@@ -35,6 +36,7 @@ Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Devi
 Status list_triplets(ListProblem& problem, Names names, Device device);
 // The loss of all that is listed, without the list; margins, weights and cotangents are by anchor.
 Status listed_triplet(ListProblem& lists, TripletProblem& loss, Names names, Device device);
+Status dense(DenseProblem& problem, Names names, Device device);
 Status paired(PairedProblem& problem, Names names, Device device);
 Status pairwise(PairwiseProblem& problem, Names names, Device device);
 Status pairwise_backward(PairwiseProblem& problem, Names names, Device device);
@@ -45,7 +47,7 @@ Status path(int major, int minor, std::string& name);
 
 // Calls so far.
 struct Counters {
-  int64_t mine, list_triplets, triplet, paired, pairwise, pairwise_backward, tiles, keys;
+  int64_t mine, list_triplets, triplet, dense, paired, pairwise, pairwise_backward, tiles, keys;
 };
 extern Counters call_counters;
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Hands problems, their names resolved, to the kernels of the device and ISA.
-#include <algorithm>
 #include <iterator>
 #include <sstream>
 
@@ -9,18 +8,6 @@
 #include "list_rules.h"
 
 namespace flashmetric {
-namespace {
-
-// In the order of DenseReduction.
-constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pairs", "sum",
-                                                 "none"};
-
-// The rules of cpu/dense_kernels.cpp.
-constexpr std::string_view kDenseLosses[] = {
-    "all",  "semihard_all", "hard_all",           "easy_all",
-    "soft", "contrastive",  "online_contrastive", SemiHard::name};
-
-}  // namespace
 
 Status mine(MineProblem& problem) {
   Names names;
@@ -63,24 +50,19 @@ Status cuda_listed_triplet(ListProblem& lists, TripletProblem& loss, Device devi
 
 Status dense(DenseProblem& problem) {
   Names names;
-  Status status = resolve_distance("dense", problem.distance, names);
-  if (status.empty()) status = check_size("dense", problem.query.n);
-  if (status.empty()) status = check_size("dense", problem.ref.n);
+  const Status status = resolve(problem, names);
   if (!status.empty()) return status;
-  const auto* const known =
-      std::find(std::begin(kDenseLosses), std::end(kDenseLosses), problem.loss);
-  const auto* const reduction =
-      std::find(std::begin(kDenseReductions), std::end(kDenseReductions), problem.reduction);
-  if (known == std::end(kDenseLosses) || reduction == std::end(kDenseReductions)) {
-    return "[dense] unknown loss or reduction: '" + std::string(problem.loss) + "', '" +
-           std::string(problem.reduction) + "'.";
-  }
   if (problem.loss == SemiHard::name && !cpu::semihard_is_dense(problem, names)) {
     return "[dense] semihard takes float32 rows, large classes and a distance of products.";
   }
-  names.dense_reduction = static_cast<DenseReduction>(reduction - std::begin(kDenseReductions));
   cpu::kernel_table().dense(problem, names);
   return {};
+}
+
+Status cuda_dense(DenseProblem& problem, Device device) {
+  Names names;
+  const Status status = resolve(problem, names);
+  return status.empty() ? cuda::dense(problem, names, device) : status;
 }
 
 Status paired(PairedProblem& problem) {
@@ -173,6 +155,7 @@ constexpr NamedCudaCounter kCudaCounters[] = {
     {"cuda_mine", &cuda::Counters::mine},
     {"cuda_list_triplets", &cuda::Counters::list_triplets},
     {"cuda_triplet", &cuda::Counters::triplet},
+    {"cuda_dense", &cuda::Counters::dense},
     {"cuda_paired", &cuda::Counters::paired},
     {"cuda_pairwise", &cuda::Counters::pairwise},
     {"cuda_pairwise_backward", &cuda::Counters::pairwise_backward},

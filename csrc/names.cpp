@@ -35,6 +35,15 @@ constexpr std::string_view kRelations[] = {"classes", "either", "multi_hot", "ma
 // In the order of Reduction.
 constexpr std::string_view kReductions[] = {"mean", "mean_active", "sum", "none"};
 
+// In the order of DenseReduction.
+constexpr std::string_view kDenseReductions[] = {"mean", "mean_active", "mean_pairs", "sum",
+                                                 "none"};
+
+// The rules of cpu/dense_kernels.cpp and of cuda/dense_rules.cu.
+constexpr std::string_view kDenseLosses[] = {
+    "all",  "semihard_all", "hard_all",           "easy_all",
+    "soft", "contrastive",  "online_contrastive", SemiHard::name};
+
 }  // namespace
 
 int relation_named(std::string_view name) {
@@ -83,6 +92,23 @@ Status resolve(const TripletProblem& problem, Names& names) {
   }
   names.reduction = static_cast<Reduction>(reduction - std::begin(kReductions));
   names.loss = index_of_name(TripletLosses{}, problem.soft_margin ? "soft_margin" : "hinge");
+  return {};
+}
+
+Status resolve(const DenseProblem& problem, Names& names) {
+  Status status = resolve_distance("dense", problem.distance, names);
+  if (status.empty()) status = check_size("dense", problem.query.n);
+  if (status.empty()) status = check_size("dense", problem.ref.n);
+  if (!status.empty()) return status;
+  const auto* const known =
+      std::find(std::begin(kDenseLosses), std::end(kDenseLosses), problem.loss);
+  const auto* const reduction =
+      std::find(std::begin(kDenseReductions), std::end(kDenseReductions), problem.reduction);
+  if (known == std::end(kDenseLosses) || reduction == std::end(kDenseReductions)) {
+    return "[dense] unknown loss or reduction: '" + std::string(problem.loss) + "', '" +
+           std::string(problem.reduction) + "'.";
+  }
+  names.dense_reduction = static_cast<DenseReduction>(reduction - std::begin(kDenseReductions));
   return {};
 }
 

@@ -29,5 +29,6 @@ Status check_size(const char* op, int64_t rows);
 Status resolve(const MineProblem& problem, Names& names);
 Status resolve(const ListProblem& problem, Names& names);
 Status resolve(const TripletProblem& problem, Names& names);
+Status resolve(const DenseProblem& problem, Names& names);
 
 }  // namespace flashmetric

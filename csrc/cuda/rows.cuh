@@ -23,6 +23,13 @@ struct KeyForm : KeyFacts {
                    [&](auto policy) { found = decltype(policy)::slope(key, power); });
     return found;
   }
+  // The key of a distance.
+  FM_HD double key(double value) const {
+    double found = 0;
+    visit_by_index(Distances{}, distance,
+                   [&](auto policy) { found = decltype(policy)::key(value, power); });
+    return found;
+  }
 };
 
 // Every dtype of rows is exact in float64.

@@ -20,6 +20,7 @@ Status triplet(TripletProblem&, Names, Device) { return kNone; }
 Status mined_triplet(MineProblem&, TripletProblem&, Names, Device) { return kNone; }
 Status list_triplets(ListProblem&, Names, Device) { return kNone; }
 Status listed_triplet(ListProblem&, TripletProblem&, Names, Device) { return kNone; }
+Status dense(DenseProblem&, Names, Device) { return kNone; }
 Status paired(PairedProblem&, Names, Device) { return kNone; }
 Status pairwise(PairwiseProblem&, Names, Device) { return kNone; }
 Status pairwise_backward(PairwiseProblem&, Names, Device) { return kNone; }

@@ -24,6 +24,11 @@ fm::Names names_of(const fm::ListProblem& problem) {
   raise(fm::resolve(problem, names));
   return names;
 }
+fm::Names names_of(const fm::DenseProblem& problem) {
+  fm::Names names;
+  raise(fm::resolve(problem, names));
+  return names;
+}
 template <class Problem>
 fm::Names names_of(const Problem& problem) {
   fm::Names names;
@@ -81,15 +86,20 @@ PYBIND11_MODULE(emulated, m) {
   m.def("cuda_list_triplets", bound(read_cuda_list, fm::cuda::list_triplets));
   m.def("cuda_listed_triplet", &listed_triplet);
   m.def("cuda_mined_triplet", &mined_triplet);
+  m.def("cuda_dense", bound(read_dense, fm::cuda::dense));
   m.def("cuda_paired", bound(read_paired, fm::cuda::paired));
   m.def("cuda_pairwise", bound(read_pairwise<false>, fm::cuda::pairwise));
   m.def("cuda_pairwise_backward", bound(read_pairwise<true>, fm::cuda::pairwise_backward));
   m.def("counters", [] {
     const fm::cuda::Counters& calls = fm::cuda::call_counters;
-    return std::map<std::string, int64_t>{
-        {"cuda_mine", calls.mine},         {"cuda_list_triplets", calls.list_triplets},
-        {"cuda_triplet", calls.triplet},   {"cuda_paired", calls.paired},
-        {"cuda_pairwise", calls.pairwise}, {"cuda_pairwise_backward", calls.pairwise_backward},
-        {"cuda_tiles", calls.tiles},       {"cuda_keys", calls.keys}};
+    return std::map<std::string, int64_t>{{"cuda_mine", calls.mine},
+                                          {"cuda_list_triplets", calls.list_triplets},
+                                          {"cuda_triplet", calls.triplet},
+                                          {"cuda_dense", calls.dense},
+                                          {"cuda_paired", calls.paired},
+                                          {"cuda_pairwise", calls.pairwise},
+                                          {"cuda_pairwise_backward", calls.pairwise_backward},
+                                          {"cuda_tiles", calls.tiles},
+                                          {"cuda_keys", calls.keys}};
   });
 }

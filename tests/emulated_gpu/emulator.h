@@ -35,6 +35,9 @@ struct dim3 {
 struct float2 {
   float x, y;
 };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 
 namespace emulated {
 
@@ -216,6 +219,7 @@ inline int __syncthreads_count(bool mine) {
   __syncthreads();
   return count;
 }
+inline int __syncthreads_or(int mine) { return __syncthreads_count(mine != 0) != 0; }
 inline void __threadfence() {}
 
 template <class Value>
@@ -228,6 +232,12 @@ template <class Value>
 Value atomicMax(Value* at, std::type_identity_t<Value> value) {
   const Value before = *at;
   *at = before > value ? before : value;
+  return before;
+}
+template <class Value>
+Value atomicMin(Value* at, std::type_identity_t<Value> value) {
+  const Value before = *at;
+  *at = value < before ? value : before;
   return before;
 }
 template <class Value>

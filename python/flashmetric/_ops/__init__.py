@@ -154,6 +154,7 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
 _ON_CUDA: dict[str, Callable[..., Any]] = {
     "apart": extremes.apart_without_waiting,
     "bounds": extremes.bounds,
+    "dense": cuda.dense,
     "list_triplets": cuda.list_triplets,
     "listed_triplet": cuda.listed_triplet,
     "mine": cuda.mine,

@@ -23,6 +23,7 @@ from .calls import (
     triplet_call,
     triplet_of,
 )
+from .dense import dense_of
 from .pairs import PairOps
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
@@ -69,6 +70,13 @@ def mined_triplet(query: Tensor, *rest: Any) -> list[Tensor]:
     outputs, (_, mined, chosen), (_, terms, alive) = mined_triplet_of(_rows_of, query, *rest)
     _run(_C.cuda_mined_triplet, query.device, (*mined, *terms))
     del chosen, alive
+    return outputs
+
+
+def dense(query: Tensor, ref: Tensor | None, *options: Any, **semihard: Any) -> list[Tensor]:
+    outputs, arguments, alive = dense_of(query, ref, *options, **semihard)
+    _run(_C.cuda_dense, query.device, arguments)
+    del alive
     return outputs
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Losses over all triplets or all pairs on the CPU."""
+"""Losses over all triplets or all pairs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is
     from flashmetric import _C
 
 
-def dense(
+def dense_of(
     query: Tensor,
     ref: Tensor | None,
     *options: Any,
     semihard: tuple[bool, bool, int] = (False, False, 0),
-) -> list[Tensor]:
-    """Loss, wanted gradients and statistics.
+) -> tuple[list[Tensor], tuple[Any, ...], Any]:
+    """Loss, wanted gradients and statistics; the arguments that fill them; what these point into.
 
     semihard: drop_without_semihard, uncovered, and the address of `refused`, of that loss only.
     """
@@ -47,7 +47,18 @@ def dense(
         *((0, 0) if cotangent is None else (cotangent.data_ptr(), cotangent.stride()[0])),
     )
     results = (out, *grads, rest[0] if with_stats else 0)
-    run((_C.dense, (loss, *arguments, *numbers, *results), (alive, rows, values)))
+    return outputs, (loss, *arguments, *numbers, *results), (alive, rows, values)
+
+
+def dense(
+    query: Tensor,
+    ref: Tensor | None,
+    *options: Any,
+    semihard: tuple[bool, bool, int] = (False, False, 0),
+) -> list[Tensor]:
+    """On the CPU."""
+    outputs, arguments, alive = dense_of(query, ref, *options, semihard=semihard)
+    run((_C.dense, arguments, alive))
     return outputs
 
 

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A loss over all triplets or pairs, and its dense gradient: chunks of anchors whose rows are
+// filled, judged and added up (dense_state.cuh).
+#include "dense_pack.cuh"
+#include "dense_stages.h"
+#include "dense_totals.cuh"
+
+namespace flashmetric::cuda {
+namespace {
+
+// Rows of a chunk: what the L2 cache of an H100 (50 MB) keeps for the kernel that reads it next.
+constexpr int64_t kChunkBytes = int64_t{32} << 20;
+// Memory for positives, and blocks that have some: four for each multiprocessor of an H100.
+constexpr int64_t kListBytes = int64_t{32} << 20;
+constexpr int64_t kMostLists = 528;
+
+int64_t in_tiles(int64_t rows) { return (rows + kTile - 1) / kTile * kTile; }
+
+DenseRule rule_of(const DenseProblem& problem) {
+  if (problem.loss == "contrastive" || problem.loss == "online_contrastive") {
+    return DenseRule::contrastive;
+  }
+  if (problem.loss == "soft") return DenseRule::soft;
+  if (problem.loss == "semihard") return DenseRule::semihard;
+  return problem.soft_margin ? DenseRule::softplus : DenseRule::hinges;
+}
+
+void take_numbers_of(const DenseProblem& problem, DenseState& state) {
+  state.margin = {problem.margin, problem.margin_values, problem.margin_stride};
+  state.mining_margin = {problem.mining_margin, problem.mining_margin_values,
+                         problem.mining_margin_stride};
+  state.weight = {1, problem.weights, 1};
+  state.squared = problem.power == 2;
+  state.soft_margin = problem.soft_margin;
+  state.drop = problem.drop_without_semihard;
+  state.uncovered = problem.uncovered;
+  state.factor = problem.factor;
+  state.temperature = problem.temperature;
+  state.detach_weights = problem.detach_weights;
+  state.bounds = problem.bounds;
+  state.cotangent = problem.cotangent;
+  state.cotangent_stride = problem.cotangent_stride;
+  state.out = problem.out;
+  state.stats = problem.stats;
+  for (int side = 0; side < 2; ++side) state.grad[side] = problem.grad[side];
+}
+
+DenseState dense_state(const DenseProblem& problem, const Names& names, DenseRule rule) {
+  DenseState state;
+  static_cast<Compared&>(state) = compared_of(problem, names);
+  take_numbers_of(problem, state);
+  visit_by_index(Distances{}, names.distance,
+                 [&](auto policy) { state.curve = decltype(policy)::curve; });
+  state.set = TripletRange(problem.loss);
+  state.online = problem.loss == "online_contrastive";
+  state.reduction = names.dense_reduction;
+  state.of_pairs = rule == DenseRule::contrastive;
+  state.by_kind = state.of_pairs && !state.online;
+  state.mirrored = state.of_pairs && problem.symmetric && !state.key.relative &&
+                   problem.labels.relation != Relation::mask;
+  const bool products = state.key.of_products() && !state.key.relative && problem.dim > 0;
+  state.packed = products && problem.dtype == DType::float32;
+  const bool hinges = rule == DenseRule::contrastive || rule == DenseRule::hinges;
+  state.wide = !state.packed || !hinges;
+  state.width = (problem.dim + kProducts - 1) / kProducts * kProducts;
+  state.rows[0].padded = in_tiles(problem.query.n);
+  state.rows[1].padded = in_tiles(problem.ref.n);
+  state.stride = state.rows[1].padded;
+  const int64_t bytes = state.stride * (state.wide ? sizeof(double) : sizeof(float));
+  const int64_t fitting = bytes > 0 ? kChunkBytes / bytes / kTile * kTile : kTile;
+  state.chunk = fitting > kTile ? fitting : kTile;
+  if (state.chunk > state.rows[0].padded) state.chunk = state.rows[0].padded;
+  return state;
+}
+
+bool wants_gradient(const DenseState& state) {
+  return state.grad[0] != nullptr || state.grad[1] != nullptr;
+}
+
+// What must be zero before the first kernel: laid out first, so that one call clears it.
+void lay_out_zeros(Arena& arena, DenseState& state) {
+  state.tally = arena.take<Tally>(1);
+  if (!wants_gradient(state)) return;
+  const bool one_set = state.labels.symmetric;
+  for (int side = 0; side < 2; ++side) {
+    const bool shared = side == 1 && one_set;
+    const int64_t rows = side == 0 ? state.query.n : state.ref.n;
+    state.sums[side] = shared ? state.sums[0] : arena.take<double>(rows * state.dim);
+    state.weights[side] = shared ? state.weights[0] : arena.take<double>(rows);
+  }
+}
+
+void lay_out_packed(Arena& arena, DenseState& state) {
+  lay_out_frame(arena, state);
+  for (int side = 0; side < (state.labels.symmetric ? 1 : 2); ++side) {
+    PackedRows& set = state.rows[side];
+    set.y = arena.take<float>(set.padded * state.width);
+    set.half = arena.take<float>(set.padded);
+    set.slack = arena.take<float>(set.padded);
+  }
+  if (state.labels.symmetric) state.rows[1] = state.rows[0];
+}
+
+void lay_out_rest(Arena& arena, DenseRule rule, int multiprocessors, DenseState& state) {
+  lay_out_numbers(arena, state);
+  if (state.packed) lay_out_packed(arena, state);
+  const int64_t slots = state.chunk * state.stride;
+  state.slots = state.wide ? static_cast<void*>(arena.take<double>(slots))
+                           : static_cast<void*>(arena.take<float>(slots));
+  for (uint32_t** bits : {&state.positive, &state.negative, &state.near}) {
+    *bits = arena.take<uint32_t>(slots / kWarp);
+  }
+  if (lists_positives(rule) && state.ref.n > 0) {
+    const int64_t bytes = state.ref.n * (sizeof(double) + 2 * sizeof(int32_t));
+    state.lists = kListBytes / bytes;
+    state.lists = state.lists < kMostLists ? state.lists : kMostLists;
+    state.lists = state.lists < state.chunk ? state.lists : state.chunk;
+    state.lists = state.lists > 1 ? state.lists : 1;
+    state.list_value = arena.take<double>(state.lists * state.ref.n);
+    state.list_row = arena.take<int32_t>(state.lists * state.ref.n);
+    state.list_best = arena.take<int32_t>(state.lists * state.ref.n);
+  }
+  state.totals = arena.take<RowTotals>(state.query.n);
+  if (state.packed && wants_gradient(state)) {
+    state.partial = arena.take<double>(partial_size(state, multiprocessors));
+  }
+  state.counted = arena.take<DenseTotals>(1);
+  state.scales = arena.take<KindScales>(1);
+}
+
+void launch_packing(const DenseState& state, cudaStream_t stream, Launches& launches) {
+  const Compared& compared = state;
+  const int sides = state.labels.symmetric ? 1 : 2;
+  const RowView<float> rows[2] = {view_as<float>(state.query), view_as<float>(state.ref)};
+  for (int side = 0; side < sides; ++side) {
+    const unsigned blocks = blocks_for(rows[side].n, kMeasureThreads / 8);
+    measure_packed<<<blocks, kMeasureThreads, 0, stream>>>(compared, rows[side]);
+  }
+  launches.check("measure_packed");
+  const unsigned slices = blocks_for(state.dim, kSlice);
+  centre_rows<<<slices, kMeasureThreads, 0, stream>>>(compared, rows[1]);
+  launches.check("centre_rows");
+  for (int side = 0; side < sides; ++side) {
+    const unsigned blocks = blocks_for(state.rows[side].padded, kPackThreads / kWarp);
+    pack_dense<<<blocks, kPackThreads, 0, stream>>>(state, rows[side], side);
+  }
+  launches.check("pack_dense");
+}
+
+void prepare(const DenseState& state, cudaStream_t stream, Launches& launches) {
+  if (!launches.fine()) return;
+  if (state.packed && state.query.n > 0 && state.ref.n > 0) {
+    return launch_packing(state, stream, launches);
+  }
+  launch_numbers(state.key, state.dim, state.query, stream, launches);
+  if (!state.labels.symmetric) {
+    launch_numbers(state.key, state.dim, state.ref, stream, launches);
+  }
+}
+
+// Where the kernels of one call go.
+struct DenseLaunch {
+  const DenseState& state;
+  DenseRule rule;
+  int multiprocessors;
+  cudaStream_t stream;
+  Launches& launches;
+
+  void visit_all(bool with_gradient) const {
+    const bool columns = !state.mirrored && state.grad[state.labels.symmetric ? 0 : 1] != nullptr;
+    if (state.ref.n == 0) return clear_totals();
+    for (int64_t first = 0; first < state.query.n && launches.fine(); first += state.chunk) {
+      const int64_t left = state.query.n - first;
+      const Chunk chunk{first, left < state.chunk ? left : state.chunk};
+      launch_fill(state, chunk, stream, launches);
+      launch_rule(state, rule, chunk, stream, launches);
+      if (!with_gradient) continue;
+      launch_sums(state, state.grad[0] != nullptr, columns, chunk, multiprocessors, stream,
+                  launches);
+    }
+  }
+  void clear_totals() const { launch_counts(state, stream, launches); }
+
+  void find(bool counts) const {
+    if (!launches.fine()) return;
+    find_scales<<<1, kTotalThreads, 0, stream>>>(state, counts);
+    launches.check("find_scales");
+  }
+
+  void run() const {
+    const bool gradient = wants_gradient(state);
+    prepare(state, stream, launches);
+    if (state.by_kind) {
+      launch_counts(state, stream, launches);
+      find(true);
+      if (gradient && state.reduction == DenseReduction::mean_active) {
+        visit_all(false);
+        find(false);
+      }
+    }
+    visit_all(gradient);
+    if (!launches.fine()) return;
+    with_wide(state.query.dtype, [&](auto type) {
+      using T = decltype(type);
+      finish_dense<T><<<1, kTotalThreads, 0, stream>>>(state);
+    });
+    launches.check("finish_dense");
+    launch_writes(state, stream, launches);
+  }
+};
+
+}  // namespace
+
+Status dense(DenseProblem& problem, Names names, Device device) {
+  if (problem.dtype != DType::float32 && problem.dtype != DType::float64) {
+    return "[dense] takes float32 or float64 rows.";
+  }
+  const DenseRule rule = rule_of(problem);
+  const int multiprocessors = facts_of(device.index).multiprocessors;
+  DenseState state = dense_state(problem, names, rule);
+  const auto zeros = [&](Arena& arena) {
+    lay_out_zeros(arena, state);
+    return state.tally;
+  };
+  const auto rest = [&](Arena& arena) { lay_out_rest(arena, rule, multiprocessors, state); };
+  return run("dense", problem.workspace, device, zeros, rest,
+             [&](cudaStream_t stream, Launches& launches) {
+               DenseLaunch{state, rule, multiprocessors, stream, launches}.run();
+               count(call_counters.dense);
+             });
+}
+
+}  // namespace flashmetric::cuda

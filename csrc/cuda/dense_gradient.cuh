@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Gradients of dense losses pair by pair, in float64: of all pairs where they are no products of
+// matrices (sums over features, distances relative to the query, float64 rows), else of near ones.
+// A warp has a row of the chunk, or a column. And the end of all gradients: scales and the norm.
+#pragma once
+
+#include "dense_state.cuh"
+#include "gradient_pairs.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kPairThreads = 256;
+constexpr int kPairWarps = kPairThreads / kWarp;
+// Columns of a warp: near pairs are few, and one look at a word is for all of them.
+constexpr int kPairColumns = 4;
+
+template <class T, class H>
+struct DensePairs {
+  const DenseState& state;
+  Chunk chunk;
+
+  // The coefficient, or 0 where products of matrices take the pair.
+  __device__ double coefficient(int64_t at, int64_t j) const {
+    if (at >= chunk.rows || j >= state.ref.n) return 0;
+    if (state.packed && (word_of(at, j / kWarp) >> (j % kWarp) & 1U) == 0) return 0;
+    return static_cast<double>(slots_of<T, H>(state, at)[j].c);
+  }
+  __device__ uint32_t word_of(int64_t at, int64_t word) const {
+    return state.near[at * (state.stride / kWarp) + word];
+  }
+
+  template <Steps steps>
+  __device__ void add_row(const RowPairs<T, steps>& pairs, int64_t at) const {
+    for (int64_t word = 0; word * kWarp < state.ref.n; ++word) {
+      if (state.packed && word_of(at, word) == 0) continue;
+      const int64_t j = word * kWarp + threadIdx.x % kWarp;
+      const double c = coefficient(at, j);
+      const unsigned some = __ballot_sync(kAllLanes, c != 0);
+      if (some != 0) pairs.add(some, j < state.ref.n ? j : 0, c, true);
+    }
+  }
+
+  // Of column j, rows at .. at + 31.
+  template <Steps steps>
+  __device__ void add_column(const RowPairs<T, steps>& pairs, int64_t at, int64_t j) const {
+    const int64_t own = at + threadIdx.x % kWarp;
+    const double c = coefficient(own, j);
+    const unsigned some = __ballot_sync(kAllLanes, c != 0);
+    if (some == 0) return;
+    pairs.add(some, chunk.first + (own < chunk.rows ? own : 0), c, false);
+  }
+
+  // Whether one of the rows at .. at + 31 has a near pair among the columns from j on.
+  __device__ bool any_near(int64_t at, int64_t j) const {
+    const int64_t own = at + threadIdx.x % kWarp;
+    const uint32_t word = own < chunk.rows ? word_of(own, j / kWarp) : 0;
+    constexpr uint32_t columns = (1U << kPairColumns) - 1;
+    return __any_sync(kAllLanes, (word >> (j % kWarp) & columns) != 0);
+  }
+};
+
+template <class T>
+struct PairBuffer {
+  alignas(16) char of[kPairWarps][kWarp * sizeof(TouchedPair<T>)];
+  __device__ TouchedPair<T>* pairs() {
+    return reinterpret_cast<TouchedPair<T>*>(of[threadIdx.x / kWarp]);
+  }
+};
+
+template <class T, class H, Steps steps>
+__global__ void __launch_bounds__(kPairThreads)
+    pairs_of_rows(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
+                  Chunk chunk) {
+  __shared__ PairBuffer<T> buffer;
+  const int64_t at = (int64_t{blockIdx.x} * kPairThreads + threadIdx.x) / kWarp;
+  if (at >= chunk.rows) return;
+  const int64_t i = chunk.first + at;
+  const GradientRow<T> row(state.key, x, i, state.dim);
+  const RowPairs<T, steps> pairs{row, r, buffer.pairs(), state.sums[0] + i * state.dim};
+  DensePairs<T, H>{state, chunk}.add_row(pairs, at);
+}
+
+template <class T, class H, Steps steps>
+__global__ void __launch_bounds__(kPairThreads)
+    pairs_of_columns(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
+                     Chunk chunk) {
+  __shared__ PairBuffer<T> buffer;
+  const int64_t warp = (int64_t{blockIdx.x} * kPairThreads + threadIdx.x) / kWarp;
+  const int64_t first = warp * kPairColumns;
+  const DensePairs<T, H> dense{state, chunk};
+  for (int64_t at = 0; at < chunk.rows && first < r.n; at += kWarp) {
+    if (state.packed && !dense.any_near(at, first)) continue;
+    for (int64_t j = first; j < first + kPairColumns && j < r.n; ++j) {
+      const GradientRow<T> row(state.key, r, j, state.dim);
+      const RowPairs<T, steps> pairs{row, x, buffer.pairs(), state.sums[1] + j * state.dim};
+      dense.add_column(pairs, at, j);
+    }
+  }
+}
+
+// What the sums of a row become, still of the normalised row where there is one. Of packed rows
+// S y is added, y once more in float64: the rounding of its packed copy would be multiplied by the
+// sum of all its coefficients; of product keys S times the centre, which packed rows lack.
+template <class T>
+struct DenseGradient {
+  const DenseState& state;
+  const GradientRow<T>& row;
+  double* sums;   // [dim]
+  double weight;  // S
+  double scale;
+
+  __device__ double at(int64_t k) const {
+    if (weight == 0) return sums[k] * scale;
+    const auto centre = static_cast<double>(state.centre[k]);
+    const bool difference = state.key.form == Form::difference;
+    const double z = widened(row.rows.row(row.i)[k]) * row.map.scale;
+    return (sums[k] + weight * (difference ? z - centre : centre)) * scale;
+  }
+};
+
+// A warp a row.
+template <class T>
+__global__ void __launch_bounds__(kPairThreads)
+    write_gradients(const __grid_constant__ DenseState state, RowView<T> rows, int side) {
+  const int64_t i = (int64_t{blockIdx.x} * kPairThreads + threadIdx.x) / kWarp;
+  if (i >= rows.n) return;
+  const GradientRow<T> row(state.key, rows, i, state.dim);
+  double* const sums = state.sums[side] + i * state.dim;
+  const double weight = state.packed ? state.weights[side][i] : 0;
+  const double scale = state.by_kind ? 1 : state.scales->kind[0];
+  const DenseGradient<T> gradient{state, row, sums, weight, scale};
+  auto* const out = static_cast<T*>(state.grad[side]) + i * state.dim;
+  bool touched = false;
+  for (int64_t k = threadIdx.x % kWarp; k < state.dim; k += kWarp) {
+    sums[k] = gradient.at(k);
+    touched = touched || sums[k] != 0;
+  }
+  // A NaN row without a pair must not come near its norm: its 0 would become NaN.
+  touched = __any_sync(kAllLanes, touched);
+  const double along = touched ? row.along(sums) : 0;
+  for (int64_t k = threadIdx.x % kWarp; k < state.dim; k += kWarp) {
+    out[k] = static_cast<T>(touched ? row.through_norm(sums[k], along, k) : 0.0);
+  }
+}
+
+}  // namespace flashmetric::cuda

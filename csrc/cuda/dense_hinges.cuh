@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// POLICY of hinges over the triplets of a set.
+//
+// Algorithm: a negative forms active triplets with a run of the sorted positives: as it moves away,
+// positives leave at the one end, and come at the other. The ends of the run come from the float64
+// distance, or from h where both ends of its uncertainty give the same run. Negatives mark in the
+// slots of positives where their runs begin and end; a running sum counts what each positive has.
+//
+// Numerics: the sum of d_ap - d_an + margin over triplets is made of three sums, of which all terms
+// are known to 2^-106 of themselves: what cancels was never rounded.
+#pragma once
+
+#include "dense_list.cuh"
+
+namespace flashmetric::cuda {
+
+// Positives begin .. end - 1 form active triplets with a negative, member .. end - 1 triplets of
+// the set.
+struct Run {
+  int begin, member, end;
+  __device__ bool operator==(const Run& other) const {
+    return begin == other.begin && member == other.member && end == other.end;
+  }
+  __device__ int active() const { return end > begin ? end - begin : 0; }
+  __device__ int members() const { return end > member ? end - member : 0; }
+};
+
+// number * count, exactly.
+__device__ inline void add_exactly(ExactSum& sum, double number, double count) {
+  const double product = number * count;
+  sum.add({product, ::fma(number, count, -product)});
+}
+
+template <class T, class H>
+struct HingeRow {
+  const DenseRow<T, H>& row;
+  const PositiveList& list;
+  double margin, mining_margin;
+  double factor;  // of every slope
+  bool counts_members;
+
+  __device__ HingeRow(const DenseRow<T, H>& of, const PositiveList& positives)
+      : row(of), list(positives) {
+    const DenseState& state = of.state;
+    margin = state.margin.of(of.i);
+    mining_margin = state.mining_margin.of(of.i);
+    factor = state.weight.of(of.i) * cotangent_of<T>(state, of.i);
+    counts_members = state.stats != nullptr && state.set.kind != TripletRange::all;
+  }
+
+  // Of a negative at that distance. The conditions are those of reference.rules, and as monotone as
+  // a rounded difference is. Positives whose distance is NaN belong to every run, and are counted
+  // apart.
+  __device__ Run run_of(double d_an) const {
+    const TripletRange& set = row.state.set;
+    Run run;
+    run.begin = list.first(
+        [&](double d_ap) {
+          return !(d_ap - d_an + margin <= 0) && set.below(d_an - d_ap, mining_margin);
+        },
+        list.numbers);
+    run.member = run.begin;
+    if (counts_members) {
+      run.member = list.first([&](double d_ap) { return set.below(d_an - d_ap, mining_margin); },
+                              list.numbers);
+    }
+    run.end = list.numbers;
+    if (set.kind == TripletRange::semihard || set.kind == TripletRange::easy) {
+      run.end = list.first([&](double d_ap) { return !set.above(d_an - d_ap, mining_margin); },
+                           list.numbers);
+    }
+    return run;
+  }
+
+  // By h, and whether that is sure.
+  __device__ bool run_by_half(int64_t j, float d, Run& run) const {
+    const float doubt = row.scale.uncertainty(d, row.error(j));
+    const auto middle = static_cast<double>(d);
+    if (!(::fabsf(d) + doubt <= Precision<float>::highest)) return false;
+    run = run_of(middle - static_cast<double>(doubt));
+    return run == run_of(middle + static_cast<double>(doubt));
+  }
+
+  __device__ void clear_marks() const {
+    for (int p = static_cast<int>(threadIdx.x); p < list.count; p += kRowThreads) {
+      row.slot[list.row[p]].count = 0;
+    }
+    __syncthreads();
+  }
+  __device__ void mark(const Run& run) const {
+    if (run.active() == 0) return;
+    atomicAdd(&row.slot[list.row[run.begin]].count, 1);
+    if (run.end < list.numbers) atomicAdd(&row.slot[list.row[run.end]].count, -1);
+  }
+
+  // Of all negatives; sums: d_an times triplets, triplets, members.
+  __device__ void judge_negatives(ExactSum (&sums)[3]) const {
+    const int everywhere = list.count - list.numbers;
+    row.each_word([&](int64_t word, int64_t j) {
+      const bool is_negative = row.is_set(row.negative, word);
+      bool open = is_negative;
+      float narrow = 0;
+      Run run{0, 0, 0};
+      if constexpr (!kWide<H>) {
+        if (is_negative) narrow = row.half_distance(j);
+        if (is_negative) open = !run_by_half(j, narrow, run);
+      }
+      const double key = row.key_at(j, open);
+      const double d_an = open ? row.distance(key) : static_cast<double>(narrow);
+      if (open) run = run_of(d_an);
+      if (is_negative) {
+        const int active = run.active() + everywhere;
+        if (active > 0) add_exactly(sums[0], d_an, active);
+        sums[1].add(active);
+        if (counts_members) sums[2].add(run.members() + everywhere);
+        mark(run);
+        row.slot[j].c = coefficient(key, narrow, open, active);
+      } else if (j < row.r.n && !row.is_set(row.positive, word)) {
+        row.slot[j].c = 0;
+      }
+    });
+  }
+  __device__ T coefficient(double key, float d, bool by_key, int active) const {
+    if (active == 0) return 0;
+    if (by_key) return static_cast<T>(-factor * active * row.slope(key));
+    return static_cast<T>(-factor * active) * static_cast<T>(row.scale.slope_at(d));
+  }
+
+  // Of all positives: d_ap times triplets.
+  __device__ void judge_positives(ExactSum& sum) const {
+    int before = 0;  // triplets of the last positive of the chunk before
+    for (int first = 0; first < list.count; first += kRowThreads) {
+      const int p = first + static_cast<int>(threadIdx.x);
+      int count = p < list.numbers ? row.slot[list.row[p]].count : 0;
+      count = scan(count) + before;
+      before = list.shared.scan[kRowWarps - 1] + before;
+      __syncthreads();
+      if (p >= list.count) continue;
+      if (p >= list.numbers) count = row.shared.n_negative;
+      const double d_ap = list.value[p];
+      if (count > 0) add_exactly(sum, d_ap, count);
+      const double slope = factor * count;
+      row.slot[list.row[p]].c =
+          static_cast<T>(slope == 0 ? 0 : slope * row.slope(row.state.key.key(d_ap)));
+    }
+  }
+
+  // Inclusive sums over the block; the last one is in shared.scan as well.
+  __device__ int scan(int own) const {
+    for (int step = 1; step < kWarp; step *= 2) {
+      const int left = __shfl_up_sync(kAllLanes, own, step);
+      if (lane_of() >= step) own += left;
+    }
+    if (lane_of() == kWarp - 1) list.shared.scan[warp_of()] = own;
+    __syncthreads();
+    int before = 0;
+    for (int w = 0; w < warp_of(); ++w) before += list.shared.scan[w];
+    __syncthreads();
+    if (threadIdx.x == kRowThreads - 1) list.shared.scan[kRowWarps - 1] = own + before;
+    __syncthreads();
+    return own + before;
+  }
+};
+
+struct TripletHinges {
+  template <class T, class H>
+  static __device__ void judge(const DenseRow<T, H>& row, PositiveList& list, RowTotals& totals) {
+    if (!list_positives(row, list, [&](double key) { return row.distance(key); })) {
+      return row.clear();
+    }
+    if (row.state.stats != nullptr) note_distances(row, totals);
+    const HingeRow<T, H> hinges(row, list);
+    ExactSum sums[4];
+    ExactSum of_negatives[3];
+    hinges.clear_marks();
+    hinges.judge_negatives(of_negatives);
+    for (int s = 0; s < 3; ++s) sums[s] = of_negatives[s];
+    __syncthreads();
+    hinges.judge_positives(sums[3]);
+    sum_block(sums, row.shared);
+    const double count = sums[1].value();
+    const double weight = row.state.weight.of(row.i);
+    // d_ap - d_an, times triplets, and their margins.
+    ExactSum value = sums[3];
+    value.add({-sums[0].sum, -sums[0].lost});
+    if (count > 0) add_exactly(value, hinges.margin, count);
+    totals.term[0] = value.value() * weight;
+    totals.counted[0] = totals.active[0] = count * weight;
+    totals.live = count;
+    const bool all = row.state.set.kind == TripletRange::all;
+    totals.members =
+        all ? static_cast<double>(row.shared.n_positive) * row.shared.n_negative : sums[2].value();
+  }
+};
+
+}  // namespace flashmetric::cuda

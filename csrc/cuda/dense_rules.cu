@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Rows of dense losses: they are filled, and judged by a rule.
+#include "dense_contrastive.cuh"
+#include "dense_fill.cuh"
+#include "dense_hinges.cuh"
+#include "dense_semihard.cuh"
+#include "dense_soft.cuh"
+#include "dense_stages.h"
+
+namespace flashmetric::cuda {
+namespace {
+
+// A block a row; where positives are listed, as many blocks as have memory for them.
+template <class T, class H, class Rule>
+__global__ void __launch_bounds__(kRowThreads)
+    judge_rows(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r, Chunk chunk) {
+  __shared__ RowShared shared;
+  __shared__ ListShared list_shared;
+  for (int64_t at = blockIdx.x; at < chunk.rows; at += gridDim.x) {
+    const DenseRow<T, H> row(state, x, r, shared, chunk.first, at);
+    PositiveList list(state, list_shared);
+    RowTotals totals;
+    if (state.labels.query_takes_part(row.i)) {
+      Rule::template judge<T, H>(row, list, totals);
+    } else {
+      row.clear();
+    }
+    if (threadIdx.x == 0) state.totals[row.i] = totals;
+    __syncthreads();
+  }
+}
+
+template <class T, class H, class Rule>
+void launch_judge(const DenseState& state, Chunk chunk, cudaStream_t stream) {
+  const RowView<T> x = view_as<T>(state.query);
+  const RowView<T> r = view_as<T>(state.ref);
+  const bool limited = state.lists > 0 && state.lists < chunk.rows;
+  const unsigned blocks = blocks_for(limited ? state.lists : chunk.rows, 1);
+  judge_rows<T, H, Rule><<<blocks, kRowThreads, 0, stream>>>(state, x, r, chunk);
+}
+
+// Whose rows are of any kind.
+template <class Rule>
+void launch_any(const DenseState& state, Chunk chunk, cudaStream_t stream) {
+  if (!state.wide) return launch_judge<float, float, Rule>(state, chunk, stream);
+  with_wide(state.query.dtype,
+            [&](auto type) { launch_judge<decltype(type), double, Rule>(state, chunk, stream); });
+}
+
+// Whose rows are keys.
+template <class Rule>
+void launch_wide(const DenseState& state, Chunk chunk, cudaStream_t stream) {
+  with_wide(state.query.dtype,
+            [&](auto type) { launch_judge<decltype(type), double, Rule>(state, chunk, stream); });
+}
+
+}  // namespace
+
+void launch_fill(const DenseState& state, Chunk chunk, cudaStream_t stream, Launches& launches) {
+  if (!launches.fine()) return;
+  if (!state.wide) {
+    const dim3 grid(static_cast<unsigned>(state.rows[1].padded / kTile),
+                    blocks_for(chunk.rows, kTile));
+    fill_halves<<<grid, kTileThreads, 0, stream>>>(state, chunk);
+    return launches.check("fill_halves");
+  }
+  const dim3 grid(blocks_for(state.ref.n, kKeyTile), blocks_for(chunk.rows, kKeyTile));
+  with_value<Form::difference, Form::product, Form::absolute, Form::power, Form::maximum,
+             Form::overlap>(state.key.form, [&](auto form) {
+    fill_keys<form.value><<<grid, kKeyThreads, 0, stream>>>(state, chunk);
+  });
+  launches.check("fill_keys");
+}
+
+void launch_rule(const DenseState& state, DenseRule rule, Chunk chunk, cudaStream_t stream,
+                 Launches& launches) {
+  if (!launches.fine()) return;
+  switch (rule) {
+    case DenseRule::contrastive:
+      launch_any<Contrastive>(state, chunk, stream);
+      break;
+    case DenseRule::hinges:
+      launch_any<TripletHinges>(state, chunk, stream);
+      break;
+    case DenseRule::softplus:
+      launch_wide<TripletSoftplus>(state, chunk, stream);
+      break;
+    case DenseRule::soft:
+      launch_wide<SoftWeights>(state, chunk, stream);
+      break;
+    case DenseRule::semihard:
+      launch_wide<SemiHardPairs>(state, chunk, stream);
+      break;
+  }
+  launches.check("judge_rows");
+}
+
+void launch_counts(const DenseState& state, cudaStream_t stream, Launches& launches) {
+  if (!launches.fine() || state.query.n == 0) return;
+  count_pairs<<<blocks_for(state.query.n, 1), kRowThreads, 0, stream>>>(state);
+  launches.check("count_pairs");
+}
+
+}  // namespace flashmetric::cuda

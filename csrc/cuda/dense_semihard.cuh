@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// POLICY of the semi-hard loss: a triplet for every positive, with the nearest negative that is
+// farther (Schroff, Kalenichenko, Philbin 2015, "FaceNet", section 3.2), else the farthest of all.
+//
+// Algorithm: every negative finds its place among the positives, sorted by key, and is offered to
+// the last positive before it: an atomic minimum, first of keys, then of rows. What a positive and
+// those before it, back to the next that was offered one, choose is the best that it was offered:
+// any later one is farther. So positives fall into runs that share a negative; a warp takes a run.
+#pragma once
+
+#include "../losses.h"
+#include "dense_list.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int32_t kNobody = INT32_MAX;
+
+// Keys as numbers that order as they do. 0 + -0 is 0: equal keys have equal bits.
+__device__ inline unsigned long long ordered_bits(double key) {
+  const auto bits = static_cast<unsigned long long>(__double_as_longlong(key + 0.0));
+  constexpr unsigned long long sign = 1ULL << 63;
+  return (bits & sign) != 0 ? ~bits : bits | sign;
+}
+__device__ inline double key_of_bits(unsigned long long bits) {
+  constexpr unsigned long long sign = 1ULL << 63;
+  return __longlong_as_double(static_cast<long long>((bits & sign) != 0 ? bits & ~sign : ~bits));
+}
+
+// What a thread adds up of its triplets.
+struct SemiHardSums {
+  ExactSum
+      of[7];  // values, triplets, active ones; with a negative: triplets, active ones, distances
+  double farthest = -kNever, nearest = kNever;
+};
+
+// A negative, or none, that positives share.
+struct Rival {
+  int32_t row;
+  double key;
+};
+
+template <class T>
+struct SemiHardRow {
+  const DenseRow<T, double>& row;
+  const PositiveList& list;
+  double margin, factor;
+  bool soft_margin;
+
+  __device__ SemiHardRow(const DenseRow<T, double>& of, const PositiveList& positives)
+      : row(of), list(positives), soft_margin(of.state.soft_margin) {
+    margin = of.state.margin.of(of.i);
+    factor = of.state.weight.of(of.i) * cotangent_of<T>(of.state, of.i);
+  }
+
+  // The farthest negative, the lowest row of equals; a NaN is farther than all.
+  __device__ Rival find_farthest() const {
+    double most = -kNever;
+    row.each_word([&](int64_t word, int64_t j) {
+      if (row.is_set(row.negative, word)) most = farther(most, row.slot[j].h);
+    });
+    most = largest_in_block(most, row.shared);
+    double first = -static_cast<double>(kNobody);
+    row.each_word([&](int64_t word, int64_t j) {
+      const bool is_negative = row.is_set(row.negative, word);
+      const double key = is_negative ? row.slot[j].h : 0;
+      const bool equal = is_negative && (key == most || (key != key && most != most));
+      if (equal) first = ::fmax(first, -static_cast<double>(j));
+    });
+    return {static_cast<int32_t>(-largest_in_block(first, row.shared)), most};
+  }
+
+  // The last positive that a negative lies beyond; -1: none.
+  __device__ int before(double key) const {
+    return list.first([&](double k) { return !(k < key); }, list.numbers) - 1;
+  }
+
+  // Negatives offer themselves; after it they have no coefficients.
+  __device__ void offer_negatives() const {
+    for (int p = static_cast<int>(threadIdx.x); p < list.count; p += kRowThreads) {
+      row.slot[list.row[p]].bits = ~0ULL;
+      list.best[p] = kNobody;
+    }
+    __syncthreads();
+    row.each_word([&](int64_t word, int64_t j) {
+      if (!row.is_set(row.negative, word)) return;
+      const double key = row.slot[j].h;
+      const int p = before(key);
+      if (p >= 0) atomicMin(&row.slot[list.row[p]].bits, ordered_bits(key));
+    });
+    __syncthreads();
+    row.each_word([&](int64_t word, int64_t j) {
+      if (j >= row.r.n || row.is_set(row.positive, word)) return;
+      if (row.is_set(row.negative, word)) {
+        const double key = row.slot[j].h;
+        const int p = before(key);
+        const bool best = p >= 0 && row.slot[list.row[p]].bits == ordered_bits(key);
+        if (best) atomicMin(list.best + p, static_cast<int32_t>(j));
+      }
+      row.slot[j].c = 0;
+    });
+    __syncthreads();
+  }
+
+  // One triplet; without a negative d_an is 0. Returns the slope of the violation.
+  __device__ double add(int p, double d_an, bool has_negative, SemiHardSums& sums) const {
+    const double key = list.value[p];
+    const double d_ap = row.distance(key);
+    const double violation = d_ap - d_an + margin;
+    const double value = soft_margin ? SoftMargin::value(violation) : Hinge::value(violation);
+    const double slope = soft_margin ? SoftMargin::slope(violation) : Hinge::slope(violation);
+    const double active = value <= 0 ? 0 : 1;
+    sums.of[0].add(value);
+    sums.of[1].add(1);
+    sums.of[2].add(active);
+    if (has_negative) {
+      sums.of[3].add(1);
+      sums.of[4].add(active);
+      sums.of[5].add(d_ap);
+      sums.of[6].add(d_an);
+      sums.farthest = farther(sums.farthest, d_ap);
+      sums.nearest = nearer(sums.nearest, d_an);
+    }
+    const double push = slope * factor;
+    row.slot[list.row[p]].c = static_cast<T>(push == 0 ? 0 : push * row.slope(key));
+    return push;
+  }
+
+  // Positives `last`, last - 1, ... that share a negative: up to one that was offered another, or,
+  // `all`, to the first. All lanes of a warp.
+  __device__ void add_run(int last, bool all, const Rival& negative, SemiHardSums& sums) const {
+    const bool exists = negative.row != kNobody;
+    const double d_an = exists ? row.distance(negative.key) : 0;
+    double pull = 0;
+    for (int end = last;; end -= kWarp) {
+      const int p = end - lane_of();
+      const bool stops = p < 0 || (!all && p != last && list.best[p] != kNobody);
+      const unsigned stopped = __ballot_sync(kAllLanes, stops);
+      const int length = stopped == 0 ? kWarp : __ffs(static_cast<int>(stopped)) - 1;
+      if (lane_of() < length) pull += add(p, d_an, exists, sums);
+      if (stopped != 0) break;
+    }
+    pull = warp_sum(pull);
+    if (lane_of() != 0 || !exists || pull == 0) return;
+    T& c = row.slot[negative.row].c;
+    c = static_cast<T>(static_cast<double>(c) - pull * row.slope(negative.key));
+  }
+
+  __device__ void add_runs(SemiHardSums& sums) const {
+    for (int p = warp_of(); p < list.count; p += kRowWarps) {
+      const int32_t best = list.best[p];
+      if (best == kNobody) continue;
+      const double key = key_of_bits(row.slot[list.row[p]].bits);
+      __syncwarp();
+      add_run(p, false, {best, key}, sums);
+    }
+    __syncthreads();
+  }
+
+  // Those that no negative lies beyond.
+  __device__ void add_others(const Rival& farthest, bool drop, SemiHardSums& sums) const {
+    if (warp_of() != 0 || list.best[list.count - 1] != kNobody) return;
+    if (!drop) return add_run(list.count - 1, false, farthest, sums);
+    for (int end = list.count - 1;; end -= kWarp) {
+      const int p = end - lane_of();
+      const bool stops = p < 0 || list.best[p] != kNobody;
+      const unsigned stopped = __ballot_sync(kAllLanes, stops);
+      const unsigned before = stopped & ((2U << lane_of()) - 1);
+      if (before == 0) row.slot[list.row[p]].c = 0;
+      if (stopped != 0) break;
+    }
+  }
+};
+
+struct SemiHardPairs {
+  template <class T, class H>
+  static __device__ void judge(const DenseRow<T, H>& row, PositiveList& list, RowTotals& totals) {
+    const DenseState& state = row.state;
+    list_positives(row, list, [](double key) { return key; });
+    const int n_negative = row.shared.n_negative;
+    if (list.count == 0 || (n_negative == 0 && !state.uncovered)) return row.clear();
+    const SemiHardRow<T> semihard(row, list);
+    const Rival farthest = semihard.find_farthest();
+    const bool nan = farthest.key != farthest.key;
+    SemiHardSums sums;
+    semihard.offer_negatives();
+    if (n_negative == 0 || nan) {
+      if (warp_of() == 0) semihard.add_run(list.count - 1, true, farthest, sums);
+    } else {
+      semihard.add_runs(sums);
+      semihard.add_others(farthest, state.drop, sums);
+    }
+    sum_block(sums.of, row.shared);
+    const double weight = state.weight.of(row.i);
+    totals.term[0] = sums.of[0].value() * weight;
+    totals.counted[0] = sums.of[1].value() * weight;
+    totals.active[0] = sums.of[2].value() * weight;
+    totals.members = totals.n_ap = totals.n_an = sums.of[3].value();
+    totals.live = sums.of[4].value();
+    totals.sum_ap = sums.of[5].value();
+    totals.sum_an = sums.of[6].value();
+    totals.max_ap = largest_in_block(sums.farthest, row.shared);
+    totals.min_an = -largest_in_block(-sums.nearest, row.shared);
+  }
+};
+
+}  // namespace flashmetric::cuda

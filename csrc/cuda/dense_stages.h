@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The host side of a dense loss: which rule judges a row, and what launches its kernels.
+#pragma once
+
+#include "dense_state.cuh"
+#include "stages.h"
+
+namespace flashmetric::cuda {
+
+enum class DenseRule { contrastive, hinges, softplus, soft, semihard };
+
+// Rules that sort the positives of a row, and need memory for them.
+inline bool lists_positives(DenseRule rule) {
+  return rule != DenseRule::contrastive && rule != DenseRule::soft;
+}
+
+// Calls launch with the type of the rows.
+template <class Launch>
+void with_wide(DType dtype, const Launch& launch) {
+  if (dtype == DType::float64) return launch(double{});
+  launch(float{});
+}
+
+// Fills the rows of a chunk.
+void launch_fill(const DenseState& state, Chunk chunk, cudaStream_t stream, Launches& launches);
+// Judges them: coefficients instead of h, and what the anchors add to the loss.
+void launch_rule(const DenseState& state, DenseRule rule, Chunk chunk, cudaStream_t stream,
+                 Launches& launches);
+// The weights of the pairs of each anchor.
+void launch_counts(const DenseState& state, cudaStream_t stream, Launches& launches);
+// Adds what the coefficients give the queries, the references.
+void launch_sums(const DenseState& state, bool queries, bool references, Chunk chunk,
+                 int multiprocessors, cudaStream_t stream, Launches& launches);
+// Doubles that partial sums of products need.
+int64_t partial_size(const DenseState& state, int multiprocessors);
+void launch_writes(const DenseState& state, cudaStream_t stream, Launches& launches);
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the stages of a dense loss hand to each other. For a chunk of anchors at a time the workspace
+// holds a row of numbers h, one for each reference, which the rule turns into coefficients
+//   c_ij = d loss / d distance * slope of the distance:
+//   h = half a squared distance of packed rows, float     for hinges under distances of products
+//   h = the float64 key                                   else
+// What is summed over a chunk goes to float64 sums of the rows, which the next chunk adds to.
+#pragma once
+
+#include "../dense_terms.h"
+#include "state.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kTile = 64;          // rows and columns of a tile of products
+constexpr int kTileThreads = 256;  // 4 x 4 of them each
+constexpr int kRowThreads = 128;   // of a block that judges one row
+constexpr int kRowWarps = kRowThreads / kWarp;
+
+// One number of a row: h; then c, the same memory; of a positive also what negatives count for it.
+template <class T, class H>
+union Slot {
+  using Bits = std::conditional_t<sizeof(H) == sizeof(float), unsigned, unsigned long long>;
+  H h;
+  T c;
+  int32_t count;
+  Bits bits;
+};
+
+// A set of float32 rows, y = (x * scale - centre) * unit.
+struct PackedRows {
+  int64_t padded = 0;      // multiple of kTile
+  float* y = nullptr;      // [padded][width]
+  float* half = nullptr;   // [padded] h_ij = half_i + half_j - <y_i, y_j>
+  float* slack = nullptr;  // [padded] h is off by at most the sum of both; < 0: keys judge the row
+};
+
+// A number of an anchor, or of all.
+struct Numbers {
+  double number = 0;
+  const double* values = nullptr;
+  int64_t stride = 0;
+
+  FM_HD double of(int64_t i) const { return number_of(i, values, stride, number); }
+};
+
+struct Chunk {
+  int64_t first, rows;  // queries
+};
+
+struct DenseState : Compared {
+  Curve curve = Curve::linear;
+  TripletRange set{""};
+  Numbers margin, mining_margin, weight;
+  bool squared = true, online = false, soft_margin = false;
+  bool drop = false, uncovered = false;  // of the semi-hard loss
+  double factor = 1;
+  double temperature = 1;
+  bool detach_weights = false;
+  const double* bounds = nullptr;
+  const void* cotangent = nullptr;
+  int64_t cotangent_stride = 0;
+  DenseReduction reduction = DenseReduction::mean;
+  bool of_pairs = false;
+  bool by_kind = false;   // coefficients need the scales of positives and negatives
+  bool mirrored = false;  // c_ij = c_ji: a row adds its columns as well
+  void* out = nullptr;
+  void* grad[2] = {};
+  double* stats = nullptr;
+
+  bool packed = false;  // gradients are products of matrices
+  bool wide = true;     // h are keys
+  int64_t width = 0;    // of a packed row: dim, padded
+  PackedRows rows[2];   // of queries and references, the same one twice if they are one set
+  int64_t stride = 0;   // slots of a row, the references padded to tiles
+  int64_t chunk = 0;    // rows of slots
+  void* slots = nullptr;
+  uint32_t* positive = nullptr;  // [chunk][stride / 32] bit j: reference j is a positive
+  uint32_t* negative = nullptr;
+  uint32_t* near = nullptr;      // its gradient is taken by difference
+  int64_t lists = 0;             // blocks that judge rows
+  double* list_value = nullptr;  // [lists][n_ref] positives of the row of a block
+  int32_t* list_row = nullptr;
+  int32_t* list_best = nullptr;
+  RowTotals* totals = nullptr;  // [n_query]
+  double* sums[2] = {};         // [rows][dim] of queries and references
+  double* weights[2] = {};      // [rows] sums of coefficients
+  double* partial = nullptr;    // [splits][rows][dim + 1]
+  DenseTotals* counted = nullptr;
+  KindScales* scales = nullptr;
+
+  __device__ bool regular(int side, int64_t row) const { return rows[side].slack[row] >= 0; }
+};
+
+template <class T, class H>
+__device__ Slot<T, H>* slots_of(const DenseState& state, int64_t at) {
+  return static_cast<Slot<T, H>*>(state.slots) + at * state.stride;
+}
+
+template <class T>
+__device__ double cotangent_of(const DenseState& state, int64_t i) {
+  if (state.cotangent == nullptr) return 1;
+  return widened(static_cast<const T*>(state.cotangent)[i * state.cotangent_stride]);
+}
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From what each anchor adds to the value, the scales, and the statistics of a dense loss: one block
+// adds them up, in a fixed tree.
+#pragma once
+
+#include "dense_state.cuh"
+
+namespace flashmetric::cuda {
+
+constexpr int kTotalThreads = 128;
+
+FM_HD void add_sums(DenseSums& sums, const DenseSums& other) {
+  for (int kind = 0; kind < 2; ++kind) {
+    sums.term[kind].add(other.term[kind]);
+    sums.counted[kind].add(other.counted[kind]);
+    sums.active[kind].add(other.active[kind]);
+  }
+  sums.ap.add(other.ap);
+  sums.an.add(other.an);
+  sums.norms.add(other.norms);
+  sums.valid += other.valid;
+  sums.members += other.members;
+  sums.live += other.live;
+  sums.n_ap += other.n_ap;
+  sums.n_an += other.n_an;
+  sums.max_ap = farther(sums.max_ap, other.max_ap);
+  sums.min_an = nearer(sums.min_an, other.min_an);
+}
+
+// The sums of all threads, in shared[0].
+__device__ inline void sum_totals(const DenseState& state, DenseSums* shared) {
+  const auto t = static_cast<int>(threadIdx.x);
+  DenseSums own;
+  for (int64_t i = t; i < state.query.n; i += kTotalThreads) {
+    own.add(state.totals[i], state.of_pairs);
+    if (state.stats != nullptr) own.norms.add(state.query.numbers.norm[i]);
+  }
+  shared[t] = own;
+  for (int half = kTotalThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (t < half) add_sums(shared[t], shared[t + half]);
+  }
+  __syncthreads();
+}
+
+// Scales from what was counted (or, of mean_active, from a first visit), before coefficients that
+// need them.
+__global__ void __launch_bounds__(kTotalThreads)
+    find_scales(const __grid_constant__ DenseState state, bool counts) {
+  alignas(16) __shared__ char memory[kTotalThreads * sizeof(DenseSums)];
+  auto* const shared = reinterpret_cast<DenseSums*>(memory);
+  sum_totals(state, shared);
+  if (threadIdx.x != 0) return;
+  const DenseTotals totals = shared[0].totals();
+  if (counts) *state.counted = totals;
+  *state.scales = scales_of(state.reduction, true, totals);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kTotalThreads)
+    finish_dense(const __grid_constant__ DenseState state) {
+  alignas(16) __shared__ char memory[kTotalThreads * sizeof(DenseSums)];
+  auto* const shared = reinterpret_cast<DenseSums*>(memory);
+  sum_totals(state, shared);
+  auto* const out = static_cast<T*>(state.out);
+  const bool each = state.reduction == DenseReduction::none;
+  for (int64_t i = threadIdx.x; each && i < state.query.n; i += kTotalThreads) {
+    out[i] = static_cast<T>(state.totals[i].term[0] + state.totals[i].term[1]);
+  }
+  if (threadIdx.x != 0) return;
+  DenseTotals totals = shared[0].totals();
+  if (state.by_kind) totals.counted[1] = state.counted->counted[1];
+  const KindScales scales = scales_of(state.reduction, state.by_kind, totals);
+  if (!state.by_kind) *state.scales = scales;
+  if (!each) *out = static_cast<T>(scales.value_of(totals));
+  if (state.stats != nullptr) shared[0].write_statistics(state.stats, state.query.n);
+}
+
+}  // namespace flashmetric::cuda
