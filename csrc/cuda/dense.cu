@@ -8,10 +8,10 @@
 namespace flashmetric::cuda {
 namespace {
 
-// Rows of a chunk: what the L2 cache of an H100 (50 MB) keeps for the kernel that reads it next.
-constexpr int64_t kChunkBytes = int64_t{32} << 20;
-// Memory for positives, and blocks that have some: four for each multiprocessor of an H100.
-constexpr int64_t kListBytes = int64_t{32} << 20;
+// Memory for the rows of a chunk, and as much again for lists of positives: what the cache keeps for
+// the kernel that reads it next beside what that reads as well. 31 MiB of an H100's 50.
+int64_t chunk_bytes(const DeviceFacts& facts) { return int64_t{facts.cache_bytes} * 5 / 8; }
+// Blocks that have a list: four for each multiprocessor of an H100.
 constexpr int64_t kMostLists = 528;
 
 int64_t in_tiles(int64_t rows) { return (rows + kTile - 1) / kTile * kTile; }
@@ -45,7 +45,8 @@ void take_numbers_of(const DenseProblem& problem, DenseState& state) {
   for (int side = 0; side < 2; ++side) state.grad[side] = problem.grad[side];
 }
 
-DenseState dense_state(const DenseProblem& problem, const Names& names, DenseRule rule) {
+DenseState dense_state(const DenseProblem& problem, const Names& names, DenseRule rule,
+                       const DeviceFacts& facts) {
   DenseState state;
   static_cast<Compared&>(state) = compared_of(problem, names);
   take_numbers_of(problem, state);
@@ -67,7 +68,7 @@ DenseState dense_state(const DenseProblem& problem, const Names& names, DenseRul
   state.rows[1].padded = in_tiles(problem.ref.n);
   state.stride = state.rows[1].padded;
   const int64_t bytes = state.stride * (state.wide ? sizeof(double) : sizeof(float));
-  const int64_t fitting = bytes > 0 ? kChunkBytes / bytes / kTile * kTile : kTile;
+  const int64_t fitting = bytes > 0 ? chunk_bytes(facts) / bytes / kTile * kTile : kTile;
   state.chunk = fitting > kTile ? fitting : kTile;
   if (state.chunk > state.rows[0].padded) state.chunk = state.rows[0].padded;
   return state;
@@ -101,7 +102,7 @@ void lay_out_packed(Arena& arena, DenseState& state) {
   if (state.labels.symmetric) state.rows[1] = state.rows[0];
 }
 
-void lay_out_rest(Arena& arena, DenseRule rule, int multiprocessors, DenseState& state) {
+void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseState& state) {
   lay_out_numbers(arena, state);
   if (state.packed) lay_out_packed(arena, state);
   const int64_t slots = state.chunk * state.stride;
@@ -112,7 +113,7 @@ void lay_out_rest(Arena& arena, DenseRule rule, int multiprocessors, DenseState&
   }
   if (lists_positives(rule) && state.ref.n > 0) {
     const int64_t bytes = state.ref.n * (sizeof(double) + 2 * sizeof(int32_t));
-    state.lists = kListBytes / bytes;
+    state.lists = chunk_bytes(facts) / bytes;
     state.lists = state.lists < kMostLists ? state.lists : kMostLists;
     state.lists = state.lists < state.chunk ? state.lists : state.chunk;
     state.lists = state.lists > 1 ? state.lists : 1;
@@ -122,7 +123,7 @@ void lay_out_rest(Arena& arena, DenseRule rule, int multiprocessors, DenseState&
   }
   state.totals = arena.take<RowTotals>(state.query.n);
   if (state.packed && wants_gradient(state)) {
-    state.partial = arena.take<double>(partial_size(state, multiprocessors));
+    state.partial = arena.take<double>(partial_size(state, facts.multiprocessors));
   }
   state.counted = arena.take<DenseTotals>(1);
   state.scales = arena.take<KindScales>(1);
@@ -216,16 +217,16 @@ Status dense(DenseProblem& problem, Names names, Device device) {
     return "[dense] takes float32 or float64 rows.";
   }
   const DenseRule rule = rule_of(problem);
-  const int multiprocessors = facts_of(device.index).multiprocessors;
-  DenseState state = dense_state(problem, names, rule);
+  const DeviceFacts& facts = facts_of(device.index);
+  DenseState state = dense_state(problem, names, rule, facts);
   const auto zeros = [&](Arena& arena) {
     lay_out_zeros(arena, state);
     return state.tally;
   };
-  const auto rest = [&](Arena& arena) { lay_out_rest(arena, rule, multiprocessors, state); };
+  const auto rest = [&](Arena& arena) { lay_out_rest(arena, rule, facts, state); };
   return run("dense", problem.workspace, device, zeros, rest,
              [&](cudaStream_t stream, Launches& launches) {
-               DenseLaunch{state, rule, multiprocessors, stream, launches}.run();
+               DenseLaunch{state, rule, facts.multiprocessors, stream, launches}.run();
                count(call_counters.dense);
              });
 }

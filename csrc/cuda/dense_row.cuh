@@ -151,6 +151,16 @@ struct DenseRow {
     const unsigned some = __ballot_sync(kAllLanes, mine);
     return some == 0 ? 0.0 : keys_at(some, j);
   }
+  // The key as a value: keys.cuh says where that is another number. Of the lanes that `some` names.
+  __device__ double value_at(unsigned some, int64_t j, double key) const {
+    if constexpr (sizeof(T) == sizeof(double)) {
+      if (!value_differs<T>(state.key)) return key;
+      return lane_keys(some, j < r.n ? j : r.n - 1, [&](int64_t other) {
+        return pair_value(state.key, x, i, r, other, state.dim);
+      });
+    }
+    return key;
+  }
   __device__ double distance(double key) const { return distance_of(state.key, key); }
   __device__ double slope(double key) const { return slope_of(state.key, key); }
 

@@ -101,9 +101,10 @@ struct SemiHardRow {
     __syncthreads();
   }
 
-  // One triplet; without a negative d_an is 0. Returns the slope of the violation.
-  __device__ double add(int p, double d_an, bool has_negative, SemiHardSums& sums) const {
-    const double key = list.value[p];
+  // One triplet, by the key of its positive; without a negative d_an is 0. Returns the slope of the
+  // violation.
+  __device__ double add(int p, double key, double d_an, bool has_negative,
+                        SemiHardSums& sums) const {
     const double d_ap = row.distance(key);
     const double violation = d_ap - d_an + margin;
     const double value = soft_margin ? SoftMargin::value(violation) : Hinge::value(violation);
@@ -129,20 +130,25 @@ struct SemiHardRow {
   // `all`, to the first. All lanes of a warp.
   __device__ void add_run(int last, bool all, const Rival& negative, SemiHardSums& sums) const {
     const bool exists = negative.row != kNobody;
-    const double d_an = exists ? row.distance(negative.key) : 0;
+    const double key_an = exists ? row.value_at(1, negative.row, negative.key) : 0;
+    const double key_of_all = __shfl_sync(kAllLanes, key_an, 0);
+    const double d_an = exists ? row.distance(key_of_all) : 0;
     double pull = 0;
     for (int end = last;; end -= kWarp) {
       const int p = end - lane_of();
       const bool stops = p < 0 || (!all && p != last && list.best[p] != kNobody);
       const unsigned stopped = __ballot_sync(kAllLanes, stops);
       const int length = stopped == 0 ? kWarp : __ffs(static_cast<int>(stopped)) - 1;
-      if (lane_of() < length) pull += add(p, d_an, exists, sums);
+      const bool in_run = lane_of() < length;
+      const unsigned run = length == kWarp ? kAllLanes : (1U << length) - 1;
+      const double key = row.value_at(run, in_run ? list.row[p] : 0, in_run ? list.value[p] : 0);
+      if (in_run) pull += add(p, key, d_an, exists, sums);
       if (stopped != 0) break;
     }
     pull = warp_sum(pull);
     if (lane_of() != 0 || !exists || pull == 0) return;
     T& c = row.slot[negative.row].c;
-    c = static_cast<T>(static_cast<double>(c) - pull * row.slope(negative.key));
+    c = static_cast<T>(static_cast<double>(c) - pull * row.slope(key_of_all));
   }
 
   __device__ void add_runs(SemiHardSums& sums) const {

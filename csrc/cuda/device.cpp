@@ -17,6 +17,7 @@ std::vector<DeviceFacts> ask_devices() {
     cudaDeviceGetAttribute(&facts.minor, cudaDevAttrComputeCapabilityMinor, device);
     cudaDeviceGetAttribute(&facts.multiprocessors, cudaDevAttrMultiProcessorCount, device);
     cudaDeviceGetAttribute(&facts.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    cudaDeviceGetAttribute(&facts.cache_bytes, cudaDevAttrL2CacheSize, device);
   }
   return all;
 }

@@ -15,6 +15,7 @@ struct DeviceFacts {
   int major = 0, minor = 0;
   int multiprocessors = 1;
   int shared_bytes = 48 * 1024;  // that a block may ask for
+  int cache_bytes = 4 << 20;     // of the level that all blocks share
 };
 
 // Asked once per process; no CUDA call before the first one.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The runtime of the emulated GPU: one device of capability 8.0, whose memory is the host's.
-// EMULATED_SHARED_BYTES says how much shared memory a block may have.
+// EMULATED_SHARED_BYTES says how much shared memory a block may have. The cache is small: few rows
+// are several chunks.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +18,7 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMinor,
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrL2CacheSize,
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
@@ -36,6 +38,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   *value = attribute == cudaDevAttrComputeCapabilityMajor   ? 8
            : attribute == cudaDevAttrComputeCapabilityMinor ? 0
            : attribute == cudaDevAttrMultiProcessorCount    ? 2
+           : attribute == cudaDevAttrL2CacheSize            ? 64 * 1024
            : bytes == nullptr                               ? 163 * 1024
                                                             : std::atoi(bytes);
   return cudaSuccess;

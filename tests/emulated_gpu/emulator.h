@@ -198,11 +198,12 @@ Value __shfl_up_sync(unsigned, Value value, int by) {
 }
 inline unsigned __ballot_sync(unsigned, bool mine) {
   uint64_t* const slots = emulated::block.slot[emulated::warp()];
-  slots[emulated::lane()] = mine;
+  slots[emulated::lane()] = mine ? 1 : 0;
   emulated::wait_for_warp();
   unsigned all = 0;
-  for (int from = 0; from < emulated::kLanes; ++from)
+  for (int from = 0; from < emulated::kLanes; ++from) {
     all |= static_cast<unsigned>(slots[from]) << from;
+  }
   emulated::wait_for_warp();
   return all;
 }

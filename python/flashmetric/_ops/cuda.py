@@ -23,7 +23,7 @@ from .calls import (
     triplet_call,
     triplet_of,
 )
-from .dense import dense_of
+from .dense import dense_of, semihard_of
 from .pairs import PairOps
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
@@ -80,6 +80,12 @@ def dense(query: Tensor, ref: Tensor | None, *options: Any, **semihard: Any) -> 
     return outputs
 
 
+def semihard(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
+    """listed_triplet of semi-hard triplets at the hardness of 1/2, without a list of them."""
+    chosen, words = semihard_of(*options)
+    return dense(query, ref, *chosen, semihard=(*words, 0))
+
+
 # Memory for so many triplets an anchor is tried first: 3 are usual, and more ask for a second run.
 # 24 bytes each are less than a row of 48 features in float32.
 _FEW = 8
@@ -126,6 +132,9 @@ def list_triplets(
 
 def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
     """The triplet loss of everything a rule lists, of which no list is made."""
+    hardness, mining, number = options[4], options[11], options[13]
+    if mining == "semihard" and hardness is None and number == 0.5:
+        return semihard(query, ref, *options)
     comparison, by_anchor, rule = options[:6], options[6:9], options[9:19]
     margin, distance, normalize, soft_margin, reduction, wanted, with_stats = options[19:]
     outputs = _outputs.batch_loss(query, ref, reduction, wanted, with_stats)

@@ -62,6 +62,16 @@ def dense(
     return outputs
 
 
+def semihard_of(*options: Any) -> tuple[tuple[Any, ...], tuple[bool, bool]]:
+    """Options of listed_triplet as those of `dense`; drop_without_semihard and uncovered."""
+    (*comparison, _, _, _), numbers, rule = options[:6], options[6:9], options[9:19]
+    margin, distance, normalize, soft_margin, *request = options[19:]
+    relation, ignore_label, mining, drop, *_, uncovered = rule
+    formula = (margin, 0.0, soft_margin, 1.0, False, 2, 1.0, distance, normalize)
+    tensors = (*comparison, None, numbers[0], None, *numbers[1:])
+    return (*tensors, relation, ignore_label, mining, *formula, *request), (drop, uncovered)
+
+
 def _number(number: float, values: Tensor | None) -> tuple[float, int, int]:
     """A number, or in its place the address of one or of one per anchor, and the step."""
     return (number, 0, 0) if values is None else (number, values.data_ptr(), values.ndim)

@@ -13,7 +13,7 @@ from torch import Tensor
 from flashmetric import _outputs
 
 from .calls import list_call, numbers_of, pointers, rows_of, run, triplet_call
-from .dense import dense
+from .dense import dense, semihard_of
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
     from flashmetric import _C
@@ -124,15 +124,9 @@ def _opened(
 
 def _dense_semihard(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor] | None:
     """The same of large classes, without a list; None where float32 cannot hold the distances."""
-    (*comparison, _, _, _), numbers, rule = options[:6], options[6:9], options[9:19]
-    margin, distance, normalize, soft_margin, *request = options[19:]
-    relation, ignore_label, mining, drop, *_, uncovered = rule
     refused = torch.zeros(1, dtype=torch.int64)
-    formula = (margin, 0.0, soft_margin, 1.0, False, 2, 1.0, distance, normalize)
-    tensors = (*comparison, None, numbers[0], None, *numbers[1:])
-    words = (drop, uncovered, refused.data_ptr())
-    chosen = (*tensors, relation, ignore_label, mining, *formula, *request)
-    outputs = dense(query, ref, *chosen, semihard=words)
+    chosen, words = semihard_of(*options)
+    outputs = dense(query, ref, *chosen, semihard=(*words, refused.data_ptr()))
     return None if refused.item() else outputs
 
 
