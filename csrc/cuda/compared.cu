@@ -6,12 +6,6 @@
 namespace flashmetric::cuda {
 namespace {
 
-AnyRows any_rows(const Rows& rows, DType dtype) {
-  return {rows.data, rows.n, rows.stride, dtype, {}};
-}
-
-}  // namespace
-
 LabelView view_of(const Comparison& problem) {
   const Labels& labels = problem.labels;
   LabelView view{labels.relation,  labels.query,      labels.ref,
@@ -23,6 +17,8 @@ LabelView view_of(const Comparison& problem) {
   }
   return view;
 }
+
+}  // namespace
 
 Compared compared_of(const Comparison& problem, const Names& names) {
   Compared state;

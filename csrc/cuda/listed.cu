@@ -116,7 +116,7 @@ ListedState listed_state(const ListProblem& lists, const TripletProblem& loss, c
 
 void lay_out(Arena& arena, const ListNeeds& needs, int multiprocessors, ListedState& state) {
   ListState& lists = state.lists;
-  lay_out_numbers(arena, lists);
+  lay_out_numbers(arena, lists.ranking);
   state.valued.query.numbers = state.loss.rows[0].numbers = lists.ranking.query.numbers;
   state.valued.ref.numbers = lists.ranking.ref.numbers;
   lay_out_chunk(arena, needs, state.own_values ? 8 : 0, multiprocessors, lists);

@@ -47,12 +47,8 @@ ListNeeds list_needs(int rule, const ListProblem& problem) {
 ListState list_state(const ListProblem& problem, const Names& names, const ListNeeds& needs) {
   ListState state;
   state.problem = problem;
-  const KeyFacts named = key_facts(names.distance, names.power, problem.normalize);
-  state.ranking.key = {needs.sphere ? KeyFacts{Form::difference, false, true} : named};
-  state.ranking.dim = problem.dim;
-  state.ranking.query = any_rows(problem.query, problem.dtype);
-  state.ranking.ref = any_rows(problem.ref, problem.dtype);
-  state.ranking.labels = view_of(problem);
+  static_cast<Compared&>(state.ranking) = compared_of(problem, names);
+  if (needs.sphere) state.ranking.key = {KeyFacts{Form::difference, false, true}};
   return state;
 }
 
@@ -73,12 +69,6 @@ void lay_out_chunk(Arena& arena, const ListNeeds& needs, int64_t more, int multi
   if (needs.distances) state.distance = arena.take<double>(entries);
   if (needs.chosen) state.chosen = arena.take<int32_t>(entries);
   if (needs.running) state.running = arena.take<double>(entries);
-}
-
-void lay_out_numbers(Arena& arena, ListState& state) {
-  state.ranking.query.numbers = take_numbers(arena, state.problem.query.n);
-  state.ranking.ref.numbers = state.problem.symmetric ? state.ranking.query.numbers
-                                                      : take_numbers(arena, state.problem.ref.n);
 }
 
 void launch_list_numbers(const KeyFacts& named, const ListState& state, cudaStream_t stream,
@@ -107,7 +97,7 @@ Status list_triplets(ListProblem& problem, Names names, Device device) {
   ListState state = list_state(problem, names, needs);
   const auto nothing = [](Arena& arena) { return arena.take<int32_t>(1); };
   const auto rest = [&](Arena& arena) {
-    lay_out_numbers(arena, state);
+    lay_out_numbers(arena, state.ranking);
     lay_out_chunk(arena, needs, 0, facts_of(device.index).multiprocessors, state);
     state.listed = arena.take<int64_t>(state.anchors);
     state.before = arena.take<int64_t>(state.anchors * problem.ref.n);

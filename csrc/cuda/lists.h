@@ -28,7 +28,6 @@ void lay_out_chunk(Arena& arena, const ListNeeds& needs, int64_t more, int multi
                    ListState& state);
 
 // The numbers of rows, of the named distance.
-void lay_out_numbers(Arena& arena, ListState& state);
 void launch_list_numbers(const KeyFacts& named, const ListState& state, cudaStream_t stream,
                          Launches& launches);
 

@@ -66,7 +66,6 @@ void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state);
 void lay_out_zeros(Arena& arena, const TripletProblem& problem, TripletState& state);
 void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& state);
 
-LabelView view_of(const Comparison& problem);
 Compared compared_of(const Comparison& problem, const Names& names);
 void lay_out_numbers(Arena& arena, Compared& state);
 void lay_out_frame(Arena& arena, Compared& state);
