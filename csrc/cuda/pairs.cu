@@ -77,13 +77,13 @@ void launch_tiles(const PairwiseState& state, cudaStream_t stream, Launches& lau
   launches.check("pairwise_tiles");
 }
 
-template <class T, class Out>
+template <class T>
 void launch_rows(const PairwiseState& state, cudaStream_t stream, Launches& launches) {
   const PairwiseSets<T> sets{view_as<T>(state.x), view_as<T>(state.y)};
   const unsigned wanted = blocks_for(state.x.n, kPairwiseWarps);
   const unsigned blocks = wanted < kPairwiseBlocks ? wanted : kPairwiseBlocks;
   with_value<Steps::difference, Steps::product, Steps::any>(steps_of(state.key), [&](auto steps) {
-    pairwise_rows<T, steps.value, Out><<<blocks, kPairwiseThreads, 0, stream>>>(state, sets);
+    pairwise_rows<T, steps.value><<<blocks, kPairwiseThreads, 0, stream>>>(state, sets);
   });
   launches.check("pairwise_rows");
 }
@@ -118,8 +118,7 @@ double* take_row_sums(Arena& arena, int64_t dim) {
 void launch_row_gradients(const PairwiseState& state, DType dtype, cudaStream_t stream,
                           Launches& launches) {
   if (!launches.fine() || state.x.n == 0 || state.y.n == 0 || state.dim == 0) return;
-  with_dtype(dtype,
-             [&](auto type) { launch_rows<decltype(type), double>(state, stream, launches); });
+  with_dtype(dtype, [&](auto type) { launch_rows<decltype(type)>(state, stream, launches); });
 }
 
 Status paired(PairedProblem& pairs, Names names, Device device) {
@@ -146,9 +145,7 @@ Status pairwise_backward(PairwiseProblem& problem, Names names, Device device) {
   return run_pairwise("pairwise_backward", problem, state, device, call_counters.pairwise_backward,
                       rest, [&](auto type, cudaStream_t stream, Launches& launches) {
                         if (state.dim == 0) return;
-                        using T = decltype(type);
-                        using Out = typename GradientType<T>::type;
-                        launch_rows<T, Out>(state, stream, launches);
+                        launch_rows<decltype(type)>(state, stream, launches);
                       });
 }
 

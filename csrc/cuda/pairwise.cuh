@@ -26,7 +26,7 @@ struct PairwiseState {
   AnyRows x, y;
   bool swapped = false, mirrored = false;
   bool constant_slope = false;  // no key is needed for it
-  bool sloped = false;          // the cotangents have the slopes in them
+  bool sloped = false;          // the cotangents have the slopes in them, and all is float64
   const void* cotangent = nullptr;
   int64_t row_stride = 0, col_stride = 0;
   void* out = nullptr;
@@ -111,9 +111,10 @@ __global__ void __launch_bounds__(kPairwiseThreads)
   }
 }
 
-// The gradient of one row by one warp; Out: what cotangents and gradients are.
-template <class T, Steps steps, class Out>
+// The gradient of one row by one warp.
+template <class T, Steps steps>
 struct PairwiseRow {
+  using Out = typename GradientType<T>::type;
   const PairwiseState& state;
   const PairwiseSets<T>& sets;
   const GradientRow<T>& row;
@@ -121,7 +122,8 @@ struct PairwiseRow {
 
   __device__ double factor(int64_t i, int64_t j) const {
     const int64_t at = i * state.row_stride + j * state.col_stride;
-    return widened(static_cast<const Out*>(state.cotangent)[at]);
+    return state.sloped ? static_cast<const double*>(state.cotangent)[at]
+                        : widened(static_cast<const Out*>(state.cotangent)[at]);
   }
 
   // The slope of the pair with row j of each lane, of those that `some` names.
@@ -167,14 +169,20 @@ struct PairwiseRow {
   __device__ void write() const {
     const double* const sums = pairs.sums;
     const double along = row.along(sums);
-    auto* const out = static_cast<Out*>(state.out) + row.i * state.dim;
     for (int64_t k = threadIdx.x % kWarp; k < state.dim; k += kWarp) {
-      out[k] = static_cast<Out>(widened(out[k]) + row.through_norm(sums[k], along, k));
+      const double more = row.through_norm(sums[k], along, k);
+      const int64_t at = row.i * state.dim + k;
+      if (state.sloped) {
+        static_cast<double*>(state.out)[at] += more;
+      } else {
+        Out& out = static_cast<Out*>(state.out)[at];
+        out = static_cast<Out>(widened(out) + more);
+      }
     }
   }
 };
 
-template <class T, Steps steps, class Out>
+template <class T, Steps steps>
 __global__ void __launch_bounds__(kPairwiseThreads)
     pairwise_rows(const __grid_constant__ PairwiseState state, PairwiseSets<T> sets) {
   alignas(16) __shared__ char shared[kPairwiseWarps][kWarp * sizeof(TouchedPair<T>)];
@@ -184,7 +192,7 @@ __global__ void __launch_bounds__(kPairwiseThreads)
     const GradientRow<T> row(state.key, sets.x, i, state.dim);
     const RowPairs<T, steps> pairs{row, sets.y, reinterpret_cast<TouchedPair<T>*>(shared[warp]),
                                    state.sums + slot * state.dim};
-    const PairwiseRow<T, steps, Out> own{state, sets, row, pairs};
+    const PairwiseRow<T, steps> own{state, sets, row, pairs};
     // A NaN row without a pair must not come near its norm: its 0 would become NaN.
     if (own.add_all_rows()) own.write();
   }
