@@ -6,8 +6,9 @@
 // distance, or from h where both ends of its uncertainty give the same run. Negatives mark in the
 // slots of positives where their runs begin and end; a running sum counts what each positive has.
 //
-// Numerics: the sum of d_ap - d_an + margin over triplets is made of three sums, of which all terms
-// are known to 2^-106 of themselves: what cancels was never rounded.
+// Numerics: the sum of d_ap - d_an + margin over triplets is made of three sums, of distances less
+// one that all have in common: terms of the size of d_ap - d_an, known to 2^-106 of themselves, so
+// that what cancels was never rounded.
 #pragma once
 
 #include "dense_list.cuh"
@@ -25,10 +26,13 @@ struct Run {
   __device__ int members() const { return end > member ? end - member : 0; }
 };
 
-// number * count, exactly.
-__device__ inline void add_exactly(ExactSum& sum, double number, double count) {
-  const double product = number * count;
-  sum.add({product, ::fma(number, count, -product)});
+// (number - base) * count, exactly.
+__device__ inline void add_exactly(ExactSum& sum, double number, double base, double count) {
+  const double gap = number - base;
+  const double back = gap - number;
+  const double lost = (number - (gap - back)) - (base + back);
+  const double product = gap * count;
+  sum.add({product, ::fma(gap, count, -product) + lost * count});
 }
 
 template <class T, class H>
@@ -36,8 +40,9 @@ struct HingeRow {
   const DenseRow<T, H>& row;
   const PositiveList& list;
   double margin, mining_margin;
-  double factor;  // of every slope
-  bool counts_members;
+  double middle;        // the distance of some positive
+  double factor;        // of every slope
+  bool counts_members;  // with or without statistics: what is in doubt must not depend on them
 
   __device__ HingeRow(const DenseRow<T, H>& of, const PositiveList& positives)
       : row(of), list(positives) {
@@ -45,7 +50,9 @@ struct HingeRow {
     margin = state.margin.of(of.i);
     mining_margin = state.mining_margin.of(of.i);
     factor = state.weight.of(of.i) * cotangent_of<T>(state, of.i);
-    counts_members = state.stats != nullptr && state.set.kind != TripletRange::all;
+    middle = list.numbers == 0 ? 0 : list.value[list.numbers / 2];
+    if (!(::fabs(middle) < kNever)) middle = 0;
+    counts_members = state.set.kind != TripletRange::all;
   }
 
   // Of a negative at that distance. The conditions are those of reference.rules, and as monotone as
@@ -93,7 +100,7 @@ struct HingeRow {
     if (run.end < list.numbers) atomicAdd(&row.slot[list.row[run.end]].count, -1);
   }
 
-  // Of all negatives; sums: d_an times triplets, triplets, members.
+  // Of all negatives; sums: d_an - middle times triplets, triplets, members.
   __device__ void judge_negatives(ExactSum (&sums)[3]) const {
     const int everywhere = list.count - list.numbers;
     row.each_word([&](int64_t word, int64_t j) {
@@ -110,7 +117,7 @@ struct HingeRow {
       if (open) run = run_of(d_an);
       if (is_negative) {
         const int active = run.active() + everywhere;
-        if (active > 0) add_exactly(sums[0], d_an, active);
+        if (active > 0) add_exactly(sums[0], d_an, middle, active);
         sums[1].add(active);
         if (counts_members) sums[2].add(run.members() + everywhere);
         mark(run);
@@ -126,7 +133,7 @@ struct HingeRow {
     return static_cast<T>(-factor * active) * static_cast<T>(row.scale.slope_at(d));
   }
 
-  // Of all positives: d_ap times triplets.
+  // Of all positives: d_ap - middle times triplets.
   __device__ void judge_positives(ExactSum& sum) const {
     int before = 0;  // triplets of the last positive of the chunk before
     for (int first = 0; first < list.count; first += kRowThreads) {
@@ -138,7 +145,7 @@ struct HingeRow {
       if (p >= list.count) continue;
       if (p >= list.numbers) count = row.shared.n_negative;
       const double d_ap = list.value[p];
-      if (count > 0) add_exactly(sum, d_ap, count);
+      if (count > 0) add_exactly(sum, d_ap, middle, count);
       const double slope = factor * count;
       row.slot[list.row[p]].c =
           static_cast<T>(slope == 0 ? 0 : slope * row.slope(row.state.key.key(d_ap)));
@@ -183,7 +190,7 @@ struct TripletHinges {
     // d_ap - d_an, times triplets, and their margins.
     ExactSum value = sums[3];
     value.add({-sums[0].sum, -sums[0].lost});
-    if (count > 0) add_exactly(value, hinges.margin, count);
+    if (count > 0) add_exactly(value, hinges.margin, 0, count);
     totals.term[0] = value.value() * weight;
     totals.counted[0] = totals.active[0] = count * weight;
     totals.live = count;

@@ -91,11 +91,12 @@ struct TripletSoftplus {
   }
 };
 
-// Weights of one kind of pairs, at most 1.
+// Weights of one kind of pairs. Distances count from that of the largest weight, so that equal ones
+// are equal to their mean.
 struct Softmax {
-  double rate, shift, total, mean;
-  __device__ double part(double d) const { return ::exp(rate * d - shift); }
-  __device__ double weight(double d) const { return part(d) / total; }
+  double rate, edge, total, mean;
+  __device__ double part(double gap) const { return ::exp(rate * gap); }
+  __device__ double weight(double gap) const { return part(gap) / total; }
 };
 
 template <class T>
@@ -112,19 +113,21 @@ struct SoftRow {
   }
 
   __device__ void weigh(Softmax (&kinds)[2]) const {
-    double shift[2] = {-kNever, -kNever};
-    each_pair([&](int kind, double key, int64_t) {
-      shift[kind] = farther(shift[kind], kinds[kind].rate * row.distance(key));
-    });
-    for (int kind = 0; kind < 2; ++kind) {
-      kinds[kind].shift = largest_in_block(shift[kind], row.shared);
-    }
-    ExactSum sums[4];
+    double farthest = -kNever;
+    double nearest = kNever;
     each_pair([&](int kind, double key, int64_t) {
       const double d = row.distance(key);
-      const double part = kinds[kind].part(d);
+      if (kind == 0) farthest = farther(farthest, d);
+      if (kind == 1) nearest = nearer(nearest, d);
+    });
+    kinds[0].edge = largest_in_block(farthest, row.shared);
+    kinds[1].edge = -largest_in_block(-nearest, row.shared);
+    ExactSum sums[4];
+    each_pair([&](int kind, double key, int64_t) {
+      const double gap = row.distance(key) - kinds[kind].edge;
+      const double part = kinds[kind].part(gap);
       sums[2 * kind].add(part);
-      sums[2 * kind + 1].add(part * d);
+      sums[2 * kind + 1].add(part * gap);
     });
     sum_block(sums, row.shared);
     for (int kind = 0; kind < 2; ++kind) {
@@ -142,10 +145,10 @@ struct SoftRow {
       double c = 0;
       if (slope != 0 && (is_positive || row.is_set(row.negative, word))) {
         const double key = row.slot[j].h;
-        const double d = row.distance(key);
         const Softmax& kind = kinds[is_positive ? 0 : 1];
-        const double bent = (is_positive ? 1 : -1) * bend * (d - kind.mean);
-        const double share = slope * kind.weight(d) * (1 + bent);
+        const double gap = row.distance(key) - kind.edge;
+        const double bent = (is_positive ? 1 : -1) * bend * (gap - kind.mean);
+        const double share = slope * kind.weight(gap) * (1 + bent);
         c = share == 0 ? 0 : (is_positive ? share : -share) * row.slope(key);
       }
       row.slot[j].c = static_cast<T>(c);
@@ -163,7 +166,8 @@ struct SoftWeights {
     Softmax kinds[2] = {{rate, 0, 0, 0}, {-rate, 0, 0, 0}};
     const SoftRow<T> soft{row};
     soft.weigh(kinds);
-    const double violation = kinds[0].mean - kinds[1].mean + state.margin.of(row.i);
+    const double apart = (kinds[0].edge - kinds[1].edge) + (kinds[0].mean - kinds[1].mean);
+    const double violation = apart + state.margin.of(row.i);
     const bool smooth = state.soft_margin;
     const double value = smooth ? SoftMargin::value(violation) : Hinge::value(violation);
     const double slope = smooth ? SoftMargin::slope(violation) : Hinge::slope(violation);
@@ -175,8 +179,8 @@ struct SoftWeights {
     totals.active[0] = active ? weight : 0;
     totals.members = 1;
     totals.live = active ? 1 : 0;
-    totals.sum_ap = totals.max_ap = kinds[0].mean;
-    totals.sum_an = totals.min_an = kinds[1].mean;
+    totals.sum_ap = totals.max_ap = kinds[0].edge + kinds[0].mean;
+    totals.sum_an = totals.min_an = kinds[1].edge + kinds[1].mean;
     totals.n_ap = totals.n_an = 1;
   }
 };

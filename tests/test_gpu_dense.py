@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Losses over all triplets or pairs on a GPU, beside the CPU kernels in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compare import assert_same_bits
+from dense_beside_float64 import (
+    CLASSES,
+    LOSSES,
+    MARGINS,
+    assert_beside_float64,
+    batch,
+    with_references,
+)
+from device import DEVICE, GPU, has_kernels
+from op_db import OP
+from test_gradients import gradients
+
+pytestmark = [*GPU, pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")]
+FUSED = [name for name in LOSSES if has_kernels(OP[name])]
+
+
+def _run(op, sample, cotangent):
+    """Twice: equal inputs give equal bits."""
+    here = sample.to(DEVICE)
+    value, grads = gradients(op, here, cotangent.to(DEVICE))
+    again, more = gradients(op, here, cotangent.to(DEVICE))
+    assert_same_bits(value, again, what=f"value of {sample.name} again")
+    for name, grad in grads.items():
+        assert_same_bits(grad, more[name], what=f"gradient of {sample.name} again")
+    return value.cpu(), {name: grad.cpu() for name, grad in grads.items()}
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("dim", [1, 15, 64, 129])
+@pytest.mark.parametrize("n", [1, 3, 64, 129, 257, 1000])
+def test_sizes(name, n, dim):
+    assert_beside_float64(name, batch(name, n, dim), _run)
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("n", [3100, 6000])
+def test_several_chunks(name, n):
+    """6000 x 6000 numbers are more than a chunk holds, be they float or double."""
+    assert_beside_float64(name, batch(name, n, 20), _run)
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_classes(name, classes):
+    for n in (60, 1100):  # lists of positives in shared memory and elsewhere
+        for reduction in ("none", "mean"):
+            sample = batch(name, n, 24, classes, reduction=reduction)
+            assert_beside_float64(name, sample, _run)
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize(("n", "n_ref"), [(1, 513), (1000, 333), (300, 4100)])
+def test_references(name, n, n_ref):
+    for classes in ("four_each", "two"):
+        sample = with_references(batch(name, n, 24, classes, reduction="none"), n_ref)
+        assert_beside_float64(name, sample, _run)
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize(
+    "kind",
+    ["tight_classes", "duplicates", "integers", "offset", "outliers", "one_huge_row", "with_nan"],
+)
+def test_rows_made_to_mislead(name, kind):
+    for distance in MARGINS:
+        if distance in OP[name].distances or distance == "manhattan":
+            sample = batch(name, 150, 19, "two", kind=kind, distance=distance, reduction="none")
+            assert_beside_float64(name, sample, _run)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_forward_and_backward_never_wait(name):
+    if DEVICE.type != "cuda":
+        pytest.skip("is about CUDA")
+    sample = batch(name, 500, 32, "two").to(DEVICE)
+    cotangent = torch.ones((), device=DEVICE)
+    gradients(OP[name], sample, cotangent)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gradients(OP[name], sample, cotangent)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
