@@ -13,7 +13,19 @@ from op_db import DTYPES
 from samples import class_batch, cotangent_for
 
 pytestmark = [*GPU, on_cuda]
-LOSSES = rows_of_ops(differentiable=True, dtypes=(torch.float32,))
+
+
+def _waits(op, row):
+    """For how long a list is, or for who has two rows that are left out by their place."""
+    two_places = row.get("labels") == "multi_hot" and row.get("refs") == "self"
+    return not op.kernels.static or (op.name == "quadruplet_loss" and two_places)
+
+
+LOSSES = [
+    case
+    for case in rows_of_ops(differentiable=True, dtypes=(torch.float32,))
+    if not _waits(*case.values[:2])
+]
 OPTIONS = [
     {},
     {"reduction": "none"},
