@@ -45,7 +45,7 @@ def batch(name: str, n: int, dim: int, classes: str = "four_each", **options: An
     order = torch.randperm(n, generator=torch.Generator().manual_seed(n))
     options = {"labels": CLASSES[classes](n)[order], "reduction": "mean"} | options
     if options.get("distance") in MARGINS and not options.get("soft_margin"):
-        options = {"margin": MARGINS[options["distance"]]} | options
+        options = {"margin": MARGINS[str(options["distance"])]} | options
     return Sample(f"{name} {n}x{dim} {classes}", {"embeddings": rows}, OP[name].options | options)
 
 

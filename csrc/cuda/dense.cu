@@ -8,8 +8,8 @@
 namespace flashmetric::cuda {
 namespace {
 
-// Memory for the rows of a chunk, and as much again for lists of positives: what the cache keeps for
-// the kernel that reads it next beside what that reads as well. 31 MiB of an H100's 50.
+// Memory for the rows of a chunk, and as much again for lists of positives: what the cache keeps
+// for the kernel that reads it next beside what that reads as well. 31 MiB of an H100's 50.
 int64_t chunk_bytes(const DeviceFacts& facts) { return int64_t{facts.cache_bytes} * 5 / 8; }
 // Blocks that have a list: four for each multiprocessor of an H100.
 constexpr int64_t kMostLists = 528;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the stages of a dense loss hand to each other. For a chunk of anchors at a time the workspace
-// holds a row of numbers h, one for each reference, which the rule turns into coefficients
+// What the stages of a dense loss hand to each other. For a chunk of anchors at a time the
+// workspace holds a row of numbers h, one for each reference, which the rule turns into
+// coefficients
 //   c_ij = d loss / d distance * slope of the distance:
 //   h = half a squared distance of packed rows, float     for hinges under distances of products
 //   h = the float64 key                                   else

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// From what each anchor adds to the value, the scales, and the statistics of a dense loss: one block
-// adds them up, in a fixed tree.
+// From what each anchor adds to the value, the scales, and the statistics of a dense loss: one
+// block adds them up, in a fixed tree.
 #pragma once
 
 #include "dense_state.cuh"

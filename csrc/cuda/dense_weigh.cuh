@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Gradients of packed rows as products of matrices: for the coefficients C of a chunk of queries X,
-//   P = C Y for the queries,  P = C^T X for the references,  and the sums S of rows and columns of C
+//   P = C Y for the queries, P = C^T X for the references, and the sums S of rows and columns of C
 // of which dense_gradient.cuh makes the gradient S y - P (difference keys) or P (product keys).
 // Near pairs are left out.
 //
