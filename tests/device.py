@@ -15,9 +15,18 @@ import torch
 
 from flashmetric import _ops
 from op_db import DISTANCES, DTYPES, OPS, SUMMED, Op
-from samples import row_name
+from samples import Sample, row_name
 
-__all__ = ["ABSENT", "DEVICE", "FUSED_DISTANCES", "GPU", "has_kernels", "on_cuda", "rows_of_ops"]
+__all__ = [
+    "ABSENT",
+    "DEVICE",
+    "FUSED_DISTANCES",
+    "GPU",
+    "gpu_counters",
+    "has_kernels",
+    "on_cuda",
+    "rows_of_ops",
+]
 
 _NAME = os.environ.get("FLASHMETRIC_TEST_DEVICE", "cuda")
 DEVICE = torch.device("cuda", 0) if _NAME == "cuda" else torch.device(_NAME)
@@ -31,6 +40,15 @@ on_cuda = pytest.mark.skipif(not _IS_CUDA, reason="is about CUDA; the device of 
 def has_kernels(op: Op) -> bool:
     """Of everything that the op reaches. Where no device answers, of all rows: they are skipped."""
     return bool(op.kernels) and all(map(_runs, op.kernels.dispatched))
+
+
+def gpu_counters(op: Op, sample: Sample) -> set[str]:
+    """What a forward moves on a GPU: semi-hard losses make no lists there, where the hardness is
+    the usual one."""
+    hardness = sample.options.get("hardness")
+    usual = hardness is None or (isinstance(hardness, float) and hardness == 0.5)
+    dense = op.name == "triplet_loss[semihard]" and usual
+    return {f"cuda_{name}" for name in (("dense",) if dense else op.kernels.forward)}
 
 
 def _runs(kernel: str) -> bool:

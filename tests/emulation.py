@@ -61,10 +61,12 @@ def _digest(folders: Iterable[Path]) -> str:
 
 
 def linked(
-    folder: Path, inputs: Iterable[Path], sources: Iterable[Path], flags: Iterable[str]
+    library: Path, inputs: Iterable[Path], sources: Iterable[Path], flags: Iterable[str]
 ) -> Any:
-    """The module `emulated` of those sources; built unless the folder has it, of these inputs."""
-    library = folder / f"emulated-{_digest(inputs)}.so"
+    """The module of those sources that is named as the library; built unless there is one of these
+    inputs."""
+    folder, name = library.parent, library.stem
+    library = folder / f"{name}-{_digest(inputs)}.so"
     if not library.exists():
         compiler = shutil.which("c++") or shutil.which("g++")
         if compiler is None or sys.platform != "linux":
@@ -80,7 +82,7 @@ def linked(
         part = folder / "part.so"
         _run([*command, "-shared", *map(str, objects), "-o", str(part)])
         part.rename(library)
-    return load(library)
+    return load(library, name)
 
 
 def build(folder: Path) -> Any:
@@ -96,7 +98,7 @@ def build(folder: Path) -> Any:
         sources[-1].write_text(_LAUNCH.sub(_launched, source.read_text()))
     includes = [f"-I{each}" for each in (folder, _EMULATOR, CSRC, CSRC / "cuda")]
     flags = [*includes, "-D__CUDA_ARCH__=800", "-include", "cuda_runtime.h"]  # as nvcc does
-    return linked(folder, (CSRC, _EMULATOR), sources, flags)
+    return linked(folder / "emulated.so", (CSRC, _EMULATOR), sources, flags)
 
 
 def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], Any]) -> Any:
@@ -108,9 +110,9 @@ def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Pa
         return build(folder)
 
 
-def load(library: Path) -> Any:
+def load(library: Path, name: str = "emulated") -> Any:
     """A module of that file; another copy of the file is another GPU."""
-    spec = importlib.util.spec_from_file_location("emulated", library)
+    spec = importlib.util.spec_from_file_location(name, library)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -30,8 +30,8 @@ _FLAGS = (
 
 
 def build(folder: Path) -> Any:
-    """The module `emulated`, built in that folder if it is not there yet."""
-    return linked(folder, (CSRC, _EMULATOR), _SOURCES, (f"-I{CSRC}", *_FLAGS))
+    """The module `emulated_amx`, built in that folder if it is not there yet."""
+    return linked(folder / "emulated_amx.so", (CSRC, _EMULATOR), _SOURCES, (f"-I{CSRC}", *_FLAGS))
 
 
 def in_place_of(module: Any, patch: pytest.MonkeyPatch) -> None:

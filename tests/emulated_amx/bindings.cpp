@@ -52,7 +52,7 @@ void pair_products(uintptr_t rows, int64_t n, int64_t dim, uintptr_t out) {
 
 }  // namespace
 
-PYBIND11_MODULE(emulated, m) {
+PYBIND11_MODULE(emulated_amx, m) {
   m.def("mine", &mine);
   m.def("pair_products", &pair_products);
   m.def("set_slack_factor", [](double factor) { fm::cpu::slack_factor = factor; });
