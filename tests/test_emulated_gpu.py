@@ -22,7 +22,6 @@ from test_gradients import (
     assert_value_and_gradient,
 )
 
-
 HALVES = (torch.bfloat16, torch.float16)
 
 
