@@ -181,6 +181,7 @@ struct BlockRule<EasyHard> : ByMembers<EveryMember> {
     const Strategy of[2] = {anchor.options().positive_mining, anchor.options().negative_mining};
     if (anchor.n(kPositive) == 0 || anchor.n(kNegative) == 0) return anchor.form_nothing();
     int64_t chosen[2];
+#pragma unroll
     for (int role = 0; role < 2; ++role) {
       const int64_t nearest = nearest_of(anchor, role, shared);
       const int64_t farthest = farthest_of(anchor, role, shared);
@@ -198,6 +199,7 @@ struct BlockRule<EasyHard> : ByMembers<EveryMember> {
           anchor, kPositive, Seek::farthest, [=](double key) { return key < bound || key != key; },
           shared);
     }
+#pragma unroll
     for (int role = 0; role < 2; ++role) {
       if (of[role] == Strategy::all) continue;
       anchor.range.begin[role] = static_cast<int32_t>(chosen[role] < 0 ? 0 : chosen[role]);

@@ -10,7 +10,7 @@ namespace {
 // multiprocessor of an H100. But not fewer anchors than a tile of keys has: then a reference takes
 // 32 * 28 bytes, what its row does if it has 224 features in float32.
 constexpr int64_t kChunkBytes = int64_t{1} << 26;
-// Anchors for each multiprocessor: it has room for eight of their blocks, and then for eight more.
+// Anchors for each multiprocessor: a few times as many blocks as it has room for.
 constexpr int64_t kAnchorsEach = 16;
 
 void launch_lists(int rule, const ListState& chunk, cudaStream_t stream, Launches& launches) {

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The ops on a GPU. Work goes to the current stream, memory comes from torch, nobody waits."""
+"""The ops on a GPU. Work goes to the current stream, memory comes from torch, nobody waits but
+for the length of a list."""
 
 from __future__ import annotations
 
