@@ -15,7 +15,7 @@ from dense_beside_float64 import (
     batch,
     with_references,
 )
-from device import DEVICE, GPU, has_kernels
+from device import DEVICE, GPU, has_kernels, on_cuda
 from op_db import OP
 from test_gradients import gradients
 
@@ -78,10 +78,23 @@ def test_rows_made_to_mislead(name, kind):
             assert_beside_float64(name, sample, _run)
 
 
+@on_cuda
+@pytest.mark.parametrize("name", FUSED)
+def test_peak_memory(name):
+    """The matrix of distances would take 1 GiB in float, 2 in double."""
+    n, dim = 16384, 128
+    sample, cotangent = batch(name, n, dim, "two").to(DEVICE), torch.ones((), device=DEVICE)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    gradients(OP[name], sample, cotangent)
+    torch.cuda.synchronize()
+    assert torch.cuda.max_memory_allocated() - before <= 2**27 + 16 * n * dim * 4
+
+
+@on_cuda
 @pytest.mark.parametrize("name", FUSED)
 def test_a_forward_and_backward_never_wait(name):
-    if DEVICE.type != "cuda":
-        pytest.skip("is about CUDA")
     sample = batch(name, 500, 32, "two").to(DEVICE)
     cotangent = torch.ones((), device=DEVICE)
     gradients(OP[name], sample, cotangent)

@@ -13,6 +13,11 @@ __device__ __noinline__ double exact_key(const DenseState& state, const RowView<
                                          const RowView<T>& r, int64_t j) {
   return pair_key(state.key, x, i, r, j, state.dim);
 }
+template <class T>
+__device__ __noinline__ double exact_value(const DenseState& state, const RowView<T>& x, int64_t i,
+                                           const RowView<T>& r, int64_t j) {
+  return pair_value(state.key, x, i, r, j, state.dim);
+}
 static __device__ __noinline__ double distance_of(const KeyForm& form, double key) {
   return form.value(key);
 }
@@ -155,9 +160,8 @@ struct DenseRow {
   __device__ double value_at(unsigned some, int64_t j, double key) const {
     if constexpr (sizeof(T) == sizeof(double)) {
       if (!value_differs<T>(state.key)) return key;
-      return lane_keys(some, j < r.n ? j : r.n - 1, [&](int64_t other) {
-        return pair_value(state.key, x, i, r, other, state.dim);
-      });
+      return lane_keys(some, j < r.n ? j : r.n - 1,
+                       [&](int64_t other) { return exact_value(state, x, i, r, other); });
     }
     return key;
   }

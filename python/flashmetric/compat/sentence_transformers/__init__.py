@@ -7,8 +7,8 @@
 Each class extends that of sentence-transformers 6.2 and replaces the method that computes the loss
 from embeddings: constructor, forward, configuration and trainer are the library's own. The distance
 functions that the library ships are known; with a function of your own, or on a device without the
-kernel (CUDA has none for losses over all triplets or pairs), the library's code runs and says so
-once. All other names of its ``losses`` pass through.
+kernel (docs/gpu.md says what CUDA has), the library's code runs and says so once. All
+other names of its ``losses`` pass through.
 
 Differences, all of them where the library's value is an artefact:
 
