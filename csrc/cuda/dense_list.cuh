@@ -11,7 +11,7 @@ namespace flashmetric::cuda {
 
 constexpr int kSharedList = 256;  // positives that need no memory elsewhere
 
-struct ListShared {
+struct PositiveShared {
   double value[kSharedList];
   int32_t row[kSharedList];
   int32_t best[kSharedList];
@@ -20,7 +20,7 @@ struct ListShared {
 };
 
 // NaN comes last.
-__device__ inline bool comes_before(double a, double b) { return a < b || (b != b && a == a); }
+__device__ inline bool precedes(double a, double b) { return a < b || (b != b && a == a); }
 
 struct PositiveList {
   double* value;  // distances, or keys
@@ -29,11 +29,11 @@ struct PositiveList {
   double* more_value;  // in the workspace: of rows with more than kSharedList
   int32_t* more_row;
   int32_t* more_best;
-  ListShared& shared;
+  PositiveShared& shared;
   int count = 0;
   int numbers = 0;  // those before the first NaN
 
-  __device__ PositiveList(const DenseState& state, ListShared& block)
+  __device__ PositiveList(const DenseState& state, PositiveShared& block)
       : value(block.value), row(block.row), best(block.best), shared(block) {
     const int64_t at = int64_t{blockIdx.x} * state.ref.n;
     more_value = state.list_value + at;
@@ -98,7 +98,7 @@ struct PositiveList {
 
  private:
   __device__ void order(int a, int b) {
-    if (b >= count || !comes_before(value[b], value[a])) return;
+    if (b >= count || !precedes(value[b], value[a])) return;
     const double number = value[a];
     value[a] = value[b];
     value[b] = number;

@@ -67,9 +67,6 @@ struct RowShared {
   int32_t n_positive, n_negative;
 };
 
-__device__ inline int lane_of() { return static_cast<int>(threadIdx.x) % kWarp; }
-__device__ inline int warp_of() { return static_cast<int>(threadIdx.x) / kWarp; }
-
 // The sums over the block, in a fixed tree; all threads have them.
 template <int n>
 __device__ void sum_block(ExactSum (&own)[n], RowShared& shared) {

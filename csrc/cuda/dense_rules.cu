@@ -15,7 +15,7 @@ template <class T, class H, class Rule>
 __global__ void __launch_bounds__(kRowThreads)
     judge_rows(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r, Chunk chunk) {
   __shared__ RowShared shared;
-  __shared__ ListShared list_shared;
+  __shared__ PositiveShared list_shared;
   for (int64_t at = blockIdx.x; at < chunk.rows; at += gridDim.x) {
     const DenseRow<T, H> row(state, x, r, shared, chunk.first, at);
     PositiveList list(state, list_shared);

@@ -18,6 +18,10 @@ constexpr int kCandidates = 16;
 constexpr int kIrregular = 32;  // rows that tiles cannot rank; beyond, keys judge every row
 constexpr int kMaxKeySplits = 16;
 
+// Of a thread: its place in the warp, and that of the warp in the block.
+__device__ inline int lane_of() { return static_cast<int>(threadIdx.x) % kWarp; }
+__device__ inline int warp_of() { return static_cast<int>(threadIdx.x) / kWarp; }
+
 enum Role : int { kPositive = 0, kNegative = 1, kNeither = 2 };
 
 struct Candidate {
