@@ -17,9 +17,6 @@ namespace flashmetric::cuda {
 // 4096, a sort takes 78 steps of 8 swaps a thread, and a scan 16 comparisons.
 constexpr int64_t kScannedPositives = 128;
 
-__device__ inline int lane_of() { return static_cast<int>(threadIdx.x) % kWarp; }
-__device__ inline int warp_of() { return static_cast<int>(threadIdx.x) / kWarp; }
-
 // Rules that say of each pair of the ranges whether it belongs.
 template <class Member>
 struct ByMembers {
