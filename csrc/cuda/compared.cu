@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What ops over two sets of rows have in common: who is compared with whom, and room for what is
 // measured of them.
+#include "key_rows.cuh"
 #include "stages.h"
 
 namespace flashmetric::cuda {
@@ -34,6 +35,18 @@ void lay_out_numbers(Arena& arena, Compared& state) {
   state.query.numbers = take_numbers(arena, state.query.n);
   state.ref.numbers =
       state.labels.symmetric ? state.query.numbers : take_numbers(arena, state.ref.n);
+}
+
+void launch_key_rows(const Compared& state, const KeyRows& to, cudaStream_t stream,
+                     Launches& launches) {
+  if (!launches.fine() || state.ref.n == 0) return;
+  const int64_t tiles = (state.ref.n + kKeyTile - 1) / kKeyTile;
+  const unsigned blocks = blocks_for((to.rows + kKeyTile - 1) / kKeyTile * tiles, 1);
+  with_value<Form::difference, Form::product, Form::absolute, Form::power, Form::maximum,
+             Form::overlap>(state.key.form, [&](auto form) {
+    write_key_rows<form.value><<<blocks, kKeyThreads, 0, stream>>>(state, to);
+  });
+  launches.check("write_key_rows");
 }
 
 void lay_out_frame(Arena& arena, Compared& state) {

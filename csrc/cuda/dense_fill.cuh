@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Fills the rows of a chunk: h of packed rows by tiles of products, or the float64 keys.
+// Fills the rows of a chunk: h of packed rows, by tiles of products.
 //
 // Numerics: products are added up kProducts at a time, as certificate.h assumes.
 #pragma once
 
 #include "dense_products.cuh"
-#include "reduce_keys.cuh"
 
 namespace flashmetric::cuda {
 
@@ -63,36 +62,6 @@ __global__ void __launch_bounds__(kTileThreads)
     float* const to = static_cast<float*>(state.slots) + (at + ty + a) * state.stride + j + tx;
 #pragma unroll
     for (int b = 0; b < 4; ++b) to[b] = (other[b] + own[a]) - sum[a][b];
-  }
-}
-
-// The same of keys, in the order of reference.rank_key.
-template <Form form>
-__global__ void __launch_bounds__(kKeyThreads)
-    fill_keys(const __grid_constant__ DenseState state, Chunk chunk) {
-  __shared__ KeyStage x_stage;
-  __shared__ KeyStage r_stage;
-  const int64_t at = int64_t{blockIdx.y} * kKeyTile;
-  const int64_t j = int64_t{blockIdx.x} * kKeyTile;
-  const int loaded = static_cast<int>(threadIdx.x) / 8;
-  const int tx = static_cast<int>(threadIdx.x) % 16;
-  const int ty = static_cast<int>(threadIdx.x) / 16;
-  const bool has_query = at + loaded < chunk.rows;
-  const bool has_ref = j + loaded < state.ref.n;
-  KeySums<form> sums;
-  sum_tile(state, has_query ? chunk.first + at + loaded : -1, has_ref ? j + loaded : -1, x_stage,
-           r_stage, sums);
-#pragma unroll
-  for (int a = 0; a < 2; ++a) {
-#pragma unroll
-    for (int b = 0; b < 2; ++b) {
-      const int64_t row = at + ty + 16 * a;
-      const int64_t column = j + tx + 16 * b;
-      if (row >= chunk.rows || column >= state.ref.n) continue;
-      static_cast<double*>(state.slots)[row * state.stride + column] =
-          finished_key(state.key, sums.key(a, b), state.query.numbers, chunk.first + row,
-                       state.ref.numbers, column);
-    }
   }
 }
 

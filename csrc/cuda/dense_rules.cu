@@ -64,12 +64,8 @@ void launch_fill(const DenseState& state, Chunk chunk, cudaStream_t stream, Laun
     fill_halves<<<grid, kTileThreads, 0, stream>>>(state, chunk);
     return launches.check("fill_halves");
   }
-  const dim3 grid(blocks_for(state.ref.n, kKeyTile), blocks_for(chunk.rows, kKeyTile));
-  with_value<Form::difference, Form::product, Form::absolute, Form::power, Form::maximum,
-             Form::overlap>(state.key.form, [&](auto form) {
-    fill_keys<form.value><<<grid, kKeyThreads, 0, stream>>>(state, chunk);
-  });
-  launches.check("fill_keys");
+  const auto keys = static_cast<double*>(state.slots);
+  launch_key_rows(state, {chunk.first, chunk.rows, state.stride, keys, nullptr}, stream, launches);
 }
 
 void launch_rule(const DenseState& state, DenseRule rule, Chunk chunk, cudaStream_t stream,

@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kTripletThreads)
 __global__ void __launch_bounds__(kListThreads)
     write_value_rows(const __grid_constant__ MineState state, RowView<double> x, RowView<double> r,
                      KeyRows rows) {
-  const int64_t pairs = rows.anchors * r.n;
+  const int64_t pairs = rows.rows * r.n;
   const int64_t thread = int64_t{blockIdx.x} * kListThreads + threadIdx.x;
   const int64_t pair = thread / 8 < pairs ? thread / 8 : 0;  // all lanes must come along
   const double key = pair_value(state.key, x, rows.first + pair / r.n, r, pair % r.n, state.dim);

@@ -3,41 +3,12 @@
 // a time: keys of whole rows -> a block an anchor applies the rule and counts -> where the triplets
 // of each anchor begin -> a block an anchor writes them.
 //
-// Numerics: keys decide, and nothing else: those of reduce_keys.cuh.
+// Numerics: keys decide, and nothing else: those of key_rows.cuh.
 #pragma once
 
 #include "list_rules.cuh"
-#include "reduce_keys.cuh"
 
 namespace flashmetric::cuda {
-
-// Keys of the anchors of the chunk with all references, by tiles; and their values, where wanted.
-template <Form form>
-__global__ void __launch_bounds__(kKeyThreads)
-    write_key_rows(const __grid_constant__ MineState state, KeyRows rows) {
-  __shared__ KeyStage x_stage;
-  __shared__ KeyStage r_stage;
-  const int64_t tiles = (state.ref.n + kKeyTile - 1) / kKeyTile;
-  const int64_t i = blockIdx.x / tiles * kKeyTile;  // in the chunk
-  const int64_t j = blockIdx.x % tiles * kKeyTile;
-  const int loaded = static_cast<int>(threadIdx.x) / 8;
-  KeySums<form> sums;
-  sum_tile(state, i + loaded < rows.anchors ? rows.first + i + loaded : -1,
-           j + loaded < state.ref.n ? j + loaded : -1, x_stage, r_stage, sums);
-#pragma unroll
-  for (int a = 0; a < 2; ++a) {
-#pragma unroll
-    for (int b = 0; b < 2; ++b) {
-      const int64_t row = i + threadIdx.x / 16 + 16 * a;
-      const int64_t ref = j + threadIdx.x % 16 + 16 * b;
-      if (row >= rows.anchors || ref >= state.ref.n) continue;
-      const double key = finished_key(state.key, sums.key(a, b), state.query.numbers,
-                                      rows.first + row, state.ref.numbers, ref);
-      rows.key[row * state.ref.n + ref] = key;
-      if (rows.distance != nullptr) rows.distance[row * state.ref.n + ref] = state.key.value(key);
-    }
-  }
-}
 
 // Applies the rule, and counts the triplets of each positive and of each anchor.
 template <class Policy>

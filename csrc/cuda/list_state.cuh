@@ -20,13 +20,6 @@ struct Ranges {
   int32_t begin[2], end[2];  // by role
 };
 
-// Where keys of the anchors of a chunk go.
-struct KeyRows {
-  int64_t first, anchors;
-  double* key;       // [anchors][n_ref]
-  double* distance;  // the value of each; null = not wanted
-};
-
 struct ListState {
   ListProblem problem;
   MineState ranking;          // the rows and the labels, and the key that ranks
@@ -45,7 +38,7 @@ struct ListState {
   int64_t* before = nullptr;   // by positive: how many triplets, then how many before them
   double* coefficient = nullptr;  // by reference: d loss / d distance * slope of the distance
 
-  KeyRows key_rows() const { return {first, anchors, key, distance}; }
+  KeyRows key_rows() const { return {first, anchors, ranking.ref.n, key, distance}; }
 };
 
 // The row of one anchor of the chunk.

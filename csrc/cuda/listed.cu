@@ -31,12 +31,12 @@ void launch_values(const ListedState& state, const ListState& chunk, cudaStream_
                    Launches& launches) {
   if (!state.own_values || !launches.fine()) return;
   const MineState& valued = state.valued;
-  const KeyRows rows{chunk.first, chunk.anchors, chunk.value, nullptr};
+  const KeyRows rows{chunk.first, chunk.anchors, valued.ref.n, chunk.value, nullptr};
   if (keeps_keys(valued.key, valued.query.dtype)) {
     return launch_key_rows(valued, rows, stream, launches);
   }
   if (valued.ref.n == 0) return;
-  const unsigned blocks = blocks_for(rows.anchors * valued.ref.n, kListThreads / 8);
+  const unsigned blocks = blocks_for(rows.rows * valued.ref.n, kListThreads / 8);
   write_value_rows<<<blocks, kListThreads, 0, stream>>>(valued, view_as<double>(valued.query),
                                                         view_as<double>(valued.ref), rows);
   launches.check("write_value_rows");

@@ -2,6 +2,7 @@
 // Lists of triplets: chunks of anchors, in order.
 #include "list_rows.cuh"
 #include "lists.h"
+#include "reduce_keys.cuh"
 
 namespace flashmetric::cuda {
 namespace {
@@ -77,18 +78,6 @@ void launch_list_numbers(const KeyFacts& named, const ListState& state, cudaStre
   if (!state.problem.symmetric) {
     launch_numbers(named, state.ranking.dim, state.ranking.ref, stream, launches);
   }
-}
-
-void launch_key_rows(const MineState& ranking, const KeyRows& rows, cudaStream_t stream,
-                     Launches& launches) {
-  if (!launches.fine() || ranking.ref.n == 0) return;
-  const int64_t tiles = (ranking.ref.n + kKeyTile - 1) / kKeyTile;
-  const unsigned blocks = blocks_for((rows.anchors + kKeyTile - 1) / kKeyTile * tiles, 1);
-  with_value<Form::difference, Form::product, Form::absolute, Form::power, Form::maximum,
-             Form::overlap>(ranking.key.form, [&](auto form) {
-    write_key_rows<form.value><<<blocks, kKeyThreads, 0, stream>>>(ranking, rows);
-  });
-  launches.check("write_key_rows");
 }
 
 Status list_triplets(ListProblem& problem, Names names, Device device) {

@@ -31,10 +31,6 @@ void lay_out_chunk(Arena& arena, const ListNeeds& needs, int64_t more, int multi
 void launch_list_numbers(const KeyFacts& named, const ListState& state, cudaStream_t stream,
                          Launches& launches);
 
-// By the key of `ranking`.
-void launch_key_rows(const MineState& ranking, const KeyRows& rows, cudaStream_t stream,
-                     Launches& launches);
-
 // Calls visit(state) for each chunk, its anchors set.
 template <class Visit>
 void each_chunk(const ListState& state, const Visit& visit) {

@@ -68,6 +68,8 @@ void lay_out_rest(Arena& arena, const TripletProblem& problem, TripletState& sta
 
 Compared compared_of(const Comparison& problem, const Names& names);
 void lay_out_numbers(Arena& arena, Compared& state);
+void launch_key_rows(const Compared& state, const KeyRows& to, cudaStream_t stream,
+                     Launches& launches);
 void lay_out_frame(Arena& arena, Compared& state);
 MineState mine_state(const MineProblem& problem, const Names& names, const DeviceFacts& facts);
 TripletState triplet_state(const TripletProblem& problem, const Names& names);

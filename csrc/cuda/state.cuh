@@ -70,6 +70,14 @@ struct Tally {
   int32_t n_overflow[3];
 };
 
+// Where the keys of some queries with all references go.
+struct KeyRows {
+  int64_t first, rows;  // queries
+  int64_t stride;       // of a row
+  double* key;          // [rows][stride]
+  double* distance;     // the value of each; null = not wanted
+};
+
 // The best pair of a query among one split of the references.
 struct PartialBest {
   double key;
