@@ -74,6 +74,7 @@ def linked(
         includes = [pybind11.get_include(), sysconfig.get_paths()["include"]]
         usual = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-w"]
         command = [compiler, *usual, *flags, *(f"-I{each}" for each in includes)]
+        sources = list(sources)
         objects = [folder / f"{source.stem}.o" for source in sources]
         with ThreadPoolExecutor(2) as pool:
             jobs = zip(sources, objects, strict=True)
@@ -85,19 +86,25 @@ def linked(
     return load(library, name)
 
 
-def build(folder: Path) -> Any:
-    """csrc/cuda as the module `emulated`, built in that folder if it is not there yet."""
+def _translated(folder: Path) -> Iterator[Path]:
+    """The sources of csrc/cuda for a C++ compiler, written to the folder as they are asked for."""
     # A copy of the headers, with our ptx.cuh; "../x.h" is found from csrc/cuda.
     for header in (CSRC / "cuda").glob("*.*h"):
         text = _SHARED.sub(r"char* \1 = emulated::dynamic_shared;", header.read_text())
         (folder / header.name).write_text(text)
     shutil.copy(_EMULATOR / "ptx.cuh", folder)
-    sources = [_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp"]
+    yield from (_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp")
     for source in _SOURCES:
-        sources.append(folder / f"{source.stem}.cpp")
-        sources[-1].write_text(_LAUNCH.sub(_launched, source.read_text()))
+        translated = folder / f"{source.stem}.cpp"
+        translated.write_text(_LAUNCH.sub(_launched, source.read_text()))
+        yield translated
+
+
+def build(folder: Path) -> Any:
+    """csrc/cuda as the module `emulated`, built in that folder if it is not there yet."""
     includes = [f"-I{each}" for each in (folder, _EMULATOR, CSRC, CSRC / "cuda")]
     flags = [*includes, "-D__CUDA_ARCH__=800", "-include", "cuda_runtime.h"]  # as nvcc does
+    sources = _translated(folder)
     return linked(folder / "emulated.so", (CSRC, _EMULATOR), sources, flags)
 
 
