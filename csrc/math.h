@@ -16,6 +16,21 @@ FM_HD double square_root(double x) {
 #endif
 }
 
+// The first of 0 .. n - 1 that fulfils a condition that all after it fulfil too; else n.
+template <class Index, class Condition>
+FM_HD Index first_where(Index n, const Condition& condition) {
+  Index low = 0;
+  while (low < n) {
+    const Index middle = low + (n - low) / 2;
+    if (condition(middle)) {
+      n = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
 // A whole p that is computed by products, or 0.
 FM_HD int whole_power(double p) {
   constexpr int most = 64;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "math.h"
 #include "policy.h"
 
 namespace flashmetric {
@@ -50,17 +51,9 @@ struct Threshold {
 FM_HD int64_t nearest_beyond(const Side& side, const double* measure, const Threshold& threshold) {
   if (side.sorted != nullptr) {  // NaN first, then ascending: the answer is the first of a suffix
     if (side.n > 0 && side.key[side.sorted[0]] != side.key[side.sorted[0]]) return side.sorted[0];
-    int64_t low = 0;
-    int64_t high = side.n;
-    while (low < high) {
-      const int64_t middle = low + (high - low) / 2;
-      if (threshold.passed_by(measure[side.sorted[middle]])) {
-        high = middle;
-      } else {
-        low = middle + 1;
-      }
-    }
-    return low == side.n ? -1 : side.sorted[low];
+    const int64_t first = first_where(
+        side.n, [&](int64_t k) { return threshold.passed_by(measure[side.sorted[k]]); });
+    return first == side.n ? -1 : side.sorted[first];
   }
   int64_t best = -1;
   for (int64_t j = 0; j < side.n; ++j) {

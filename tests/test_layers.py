@@ -75,7 +75,7 @@ CPP_LAYERS = {
     "triplet_range.h": {"policy.h"},
     "dense_terms.h": {"names.h", "exact_sum.h", "triplet_range.h", "policy.h"},
     "list_rules.h": {API, "math.h", "policy.h", "random.h", "sides.h"},
-    "sides.h": {"policy.h"},
+    "sides.h": {"math.h", "policy.h"},
 }
 SYSTEM_HEADERS = {"omp.h", "pthread.h", "immintrin.h", "cpuid.h", "unistd.h", "sys/syscall.h"}
 CUDA_HEADERS = {"cuda_runtime.h", "cuda_bf16.h", "cuda_fp16.h"}

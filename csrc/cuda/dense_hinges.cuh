@@ -154,10 +154,7 @@ struct HingeRow {
 
   // Inclusive sums over the block; the last one is in shared.scan as well.
   __device__ int scan(int own) const {
-    for (int step = 1; step < kWarp; step *= 2) {
-      const int left = __shfl_up_sync(kAllLanes, own, step);
-      if (lane_of() >= step) own += left;
-    }
+    own = sum_through_lane(own);
     if (lane_of() == kWarp - 1) list.shared.scan[warp_of()] = own;
     __syncthreads();
     int before = 0;

@@ -84,49 +84,20 @@ struct PositiveList {
   }
   template <class Condition>
   __device__ int first(const Condition& condition, int end) const {
-    int low = 0;
-    while (low < end) {
-      const int middle = (low + end) / 2;
-      if (condition(value[middle])) {
-        end = middle;
-      } else {
-        low = middle + 1;
-      }
-    }
-    return low;
+    return first_where(end, [&](int at) { return condition(value[at]); });
   }
 
  private:
-  __device__ void order(int a, int b) {
-    if (b >= count || !precedes(value[b], value[a])) return;
-    const double number = value[a];
-    value[a] = value[b];
-    value[b] = number;
-    const int32_t other = row[a];
-    row[a] = row[b];
-    row[b] = other;
-  }
-
-  // Batcher's bitonic network with all comparators in one direction: what is missing at the end
-  // counts as larger than all and never moves.
   __device__ void sort() {
-    int padded = 1;
-    while (padded < count) padded *= 2;
-    const auto thread = static_cast<int>(threadIdx.x);
-    for (int size = 2; size <= padded; size *= 2) {
-      for (int t = thread; t < padded / 2; t += kRowThreads) {
-        const int block = t / (size / 2) * size;
-        order(block + t % (size / 2), block + size - 1 - t % (size / 2));
-      }
-      __syncthreads();
-      for (int step = size / 4; step > 0; step /= 2) {
-        for (int t = thread; t < padded / 2; t += kRowThreads) {
-          const int a = t / step * 2 * step + t % step;
-          order(a, a + step);
-        }
-        __syncthreads();
-      }
-    }
+    sort_in_block<kRowThreads>(count, [&](int64_t a, int64_t b) {
+      if (!precedes(value[b], value[a])) return;
+      const double number = value[a];
+      value[a] = value[b];
+      value[b] = number;
+      const int32_t other = row[a];
+      row[a] = row[b];
+      row[b] = other;
+    });
   }
 };
 

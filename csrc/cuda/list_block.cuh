@@ -17,17 +17,13 @@ struct ListShared {
 
 // Replaces numbers by the sums of those before each; returns the sum of all.
 __device__ inline int64_t sums_before(int64_t* numbers, int64_t n, ListShared& shared) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = lane_of();
+  const int warp = warp_of();
   int64_t before = 0;
   for (int64_t first = 0; first < n; first += kListThreads) {
     const int64_t at = first + threadIdx.x;
     const int64_t own = at < n ? numbers[at] : 0;
-    int64_t through = own;  // the sum up to this lane
-    for (int step = 1; step < kWarp; step *= 2) {
-      const int64_t left = __shfl_up_sync(kAllLanes, through, step);
-      if (lane >= step) through += left;
-    }
+    const int64_t through = sum_through_lane(own);
     if (lane == kWarp - 1) shared.of_warp[0][warp] = through;
     __syncthreads();
     int64_t below = 0;
@@ -48,8 +44,8 @@ __device__ inline void split_sides(AnchorView& anchor, ListShared& shared) {
   const LabelView& labels = anchor.state.ranking.labels;
   anchor.range = {};
   if (!labels.query_takes_part(anchor.anchor())) return;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = lane_of();
+  const int warp = warp_of();
   int64_t n[2] = {0, 0};
   for (int64_t first = 0; first < anchor.n_ref(); first += kListThreads) {
     const int64_t j = first + threadIdx.x;
@@ -114,28 +110,18 @@ __device__ inline bool comes_before(const AnchorView& anchor, int32_t a, int32_t
   return nan_a || key_a == key_b ? a < b : key_a < key_b;
 }
 
-// Sorts the negatives by key: bitonic, each merge with its first step mirrored, so that all steps
-// bring the smaller to the front and what lies behind the last negative never moves.
 __device__ inline void sort_negatives(const AnchorView& anchor) {
   const int64_t n = anchor.n(kNegative);
   for (int64_t k = threadIdx.x; k < n; k += kListThreads)
     anchor.sorted(k) = static_cast<int32_t>(k);
   __syncthreads();
-  for (int64_t run = 2; run / 2 < n; run *= 2) {
-    for (int64_t step = run / 2; step > 0; step /= 2) {
-      for (int64_t pair = threadIdx.x; pair / step * step * 2 < n; pair += kListThreads) {
-        const int64_t low = pair / step * step * 2 + pair % step;
-        const int64_t high = step == run / 2 ? low / run * run + run - 1 - low % run : low + step;
-        if (high >= n) continue;
-        const int32_t a = anchor.sorted(low);
-        const int32_t b = anchor.sorted(high);
-        if (!comes_before(anchor, b, a)) continue;
-        anchor.sorted(low) = b;
-        anchor.sorted(high) = a;
-      }
-      __syncthreads();
-    }
-  }
+  sort_in_block<kListThreads>(n, [&](int64_t low, int64_t high) {
+    const int32_t a = anchor.sorted(low);
+    const int32_t b = anchor.sorted(high);
+    if (!comes_before(anchor, b, a)) return;
+    anchor.sorted(low) = b;
+    anchor.sorted(high) = a;
+  });
 }
 
 }  // namespace flashmetric::cuda

@@ -131,17 +131,9 @@ struct BlockRule<SemiHard> : ByDraws<ChosenBefore> {
       const int64_t first = anchor.sorted(0);
       const double key = anchor.key(kNegative, first);
       if (key != key) return first;
-      int64_t low = 0;
-      int64_t high = anchor.n(kNegative);
-      while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (passed_by(anchor.sorted(middle))) {
-          high = middle;
-        } else {
-          low = middle + 1;
-        }
-      }
-      return low == anchor.n(kNegative) ? -1 : anchor.sorted(low);
+      const int64_t n = anchor.n(kNegative);
+      const int64_t beyond = first_where(n, [&](int64_t k) { return passed_by(anchor.sorted(k)); });
+      return beyond == n ? -1 : anchor.sorted(beyond);
     }
   };
 };
@@ -213,17 +205,9 @@ struct BlockRule<DistanceWeighted> : ByDraws<ChosenBefore> {
     for (int64_t p = threadIdx.x; p < anchor.n(kPositive); p += kListThreads) {
       const double goal = DistanceWeighted::goal(anchor.options().seed, anchor.anchor(),
                                                  anchor.row(kPositive, p), total);
-      int64_t low = 0;
-      int64_t high = anchor.n(kNegative) - 1;
-      while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (anchor.running(middle) > goal) {
-          high = middle;
-        } else {
-          low = middle + 1;
-        }
-      }
-      anchor.chosen(p) = static_cast<int32_t>(low);
+      const int64_t last = anchor.n(kNegative) - 1;
+      const int64_t drawn = first_where(last, [&](int64_t n) { return anchor.running(n) > goal; });
+      anchor.chosen(p) = static_cast<int32_t>(drawn);
     }
     __syncthreads();
   }

@@ -102,15 +102,10 @@ __device__ inline void place_classes(const MineState& state, int64_t slot) {
   const auto queries = static_cast<unsigned long long>(exists ? table.count[0][slot] : 0);
   const auto refs = static_cast<unsigned long long>(exists ? table.count[1][slot] : 0);
   const unsigned long long own = queries << 32 | refs;
-  unsigned long long before = own;  // inclusive sums over the warp; halves do not carry
-  const int lane = threadIdx.x % kWarp;
-  for (int step = 1; step < kWarp; step *= 2) {
-    const unsigned long long left = __shfl_up_sync(kAllLanes, before, step);
-    if (lane >= step) before += left;
-  }
+  const unsigned long long before = sum_through_lane(own);  // halves do not carry
   const unsigned long long all = __shfl_sync(kAllLanes, before, kWarp - 1);
   unsigned long long base = 0;
-  if (lane == 0 && all != 0) base = atomicAdd(&state.tally->cursor, all);
+  if (lane_of() == 0 && all != 0) base = atomicAdd(&state.tally->cursor, all);
   base = __shfl_sync(kAllLanes, base, 0) + before - own;
   if (!exists) return;
   table.begin[0][slot] = static_cast<int32_t>(base >> 32);

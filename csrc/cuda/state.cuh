@@ -5,11 +5,11 @@
 #pragma once
 
 #include "../certificate.h"
+#include "block.cuh"
 #include "keys.cuh"
 
 namespace flashmetric::cuda {
 
-constexpr int kWarp = 32;
 constexpr int kPadRows = 256;  // packed rows come in multiples of the widest tile
 constexpr int kFeatures = 64;  // of a packed chunk: 128 bytes of bfloat16, one swizzled row
 // Candidates that one thread can keep of a row and role. A row has some 2 + 2 log(tiles) in all, a
@@ -17,10 +17,6 @@ constexpr int kFeatures = 64;  // of a packed chunk: 128 bytes of bfloat16, one 
 constexpr int kCandidates = 16;
 constexpr int kIrregular = 32;  // rows that tiles cannot rank; beyond, keys judge every row
 constexpr int kMaxKeySplits = 16;
-
-// Of a thread: its place in the warp, and that of the warp in the block.
-__device__ inline int lane_of() { return static_cast<int>(threadIdx.x) % kWarp; }
-__device__ inline int warp_of() { return static_cast<int>(threadIdx.x) / kWarp; }
 
 enum Role : int { kPositive = 0, kNegative = 1, kNeither = 2 };
 
