@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""csrc/cpu/amx_kernels.cpp with the matrix unit in software (emulated_amx/instructions.h)."""
+"""csrc/cpu/narrow_kernels.cpp for AMX, with the matrix unit in software (emulated_amx/instructions.h)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ __all__ = ["build", "in_place_of"]
 
 _EMULATOR = Path(__file__).parent / "emulated_amx"
 _SOURCES = (
-    *(CSRC / "cpu" / f"{name}.cpp" for name in ("amx_kernels", "order", "duplicates", "threads")),
+    *(
+        CSRC / "cpu" / f"{name}.cpp"
+        for name in ("narrow_kernels", "order", "duplicates", "threads")
+    ),
     *(CSRC / "names.cpp", _EMULATOR / "bindings.cpp"),
 )
 # Those of CMakeLists.txt for avx512_bf16, without those for tiles.
@@ -24,6 +27,7 @@ _FLAGS = (
     *("-mavx512bf16", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
     *("-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512"),
     *("-O2", "-DFLASHMETRIC_HAS_AVX512", "-DFLASHMETRIC_ISA_NAMESPACE=amx", "-fopenmp"),
+    "-D__AMX_BF16__",
     *("-fno-math-errno", "-fno-trapping-math"),
     *("-include", str(_EMULATOR / "instructions.h")),
 )

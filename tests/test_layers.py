@@ -52,9 +52,7 @@ HOOKS = "test_hooks.h"
 CPP_LAYERS = {
     "bindings.cpp": {API, HOOKS, "arguments.h", "cpu/isa.h"},
     "cpu/isa.cpp": {API, HOOKS} | POLICIES,
-    "cpu/bf16_kernels.cpp": {API, HOOKS} | POLICIES,
-    "cpu/amx_kernels.cpp": {API, HOOKS} | POLICIES,
-    "cpu/narrow.h": {API, HOOKS} | POLICIES,
+    "cpu/narrow_kernels.cpp": {API, HOOKS} | POLICIES,
     HOOKS: {API},
     "arguments.h": {API, "cuda.h"},
     "dispatch.cpp": {API, "cuda.h", "names.h", "list_rules.h", "cpu/isa.h", "cpu/kernels.h"},
@@ -187,8 +185,7 @@ def test_files_compiled_per_isa_call_no_standard_algorithm():
     The C++ API and the registry are shared with baseline files; they declare, and inline nothing.
     """
     reached = cpp_reached(CSRC / "cpu" / "kernels.cpp")
-    reached |= cpp_reached(CSRC / "cpu" / "bf16_kernels.cpp")
-    reached |= cpp_reached(CSRC / "cpu" / "amx_kernels.cpp")
+    reached |= cpp_reached(CSRC / "cpu" / "narrow_kernels.cpp")
     reached -= {CSRC / API, CSRC / "policy.h"}
     assert CSRC / "cpu" / "tile.h" in reached
     for path in reached:

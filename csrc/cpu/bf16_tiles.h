@@ -76,7 +76,7 @@ struct Bf16Tiles {
   using Block = NoBlock;
   static constexpr bool full = false;
 
-  static FM_INLINE int64_t depth(int64_t dim) { return (dim + 1) / 2; }
+  static constexpr int64_t depth(int64_t dim) { return (dim + 1) / 2; }
   template <class Set>
   static FM_INLINE Packed* blocks(const Set& set) {
     return set.packed16;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// csrc/cpu/amx_kernels.cpp as a Python module, with the functions of _C that reach it.
+// csrc/cpu/narrow_kernels.cpp for AMX as a Python module, with the functions of _C that reach it.
 #include "arguments.h"
-#include "cpu/amx_tiles.h"
-#include "cpu/narrow.h"
+#include "cpu/mine.h"
+#include "cpu/narrow_kernels.h"
 
 namespace py = pybind11;
 namespace fm = flashmetric;

@@ -1,13 +1,30 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Mining that ranks with a unit of bfloat16 pairs. All else, and what is too small to gain, is done
-// by the kernels of the instruction set below.
-#pragma once
+// Compiled for instruction sets that multiply bfloat16 pairs: mining that ranks with them. All else,
+// and what is too small to gain, is done by the kernels of the instruction set below.
+#include "narrow_kernels.h"
 
 #include "../test_hooks.h"
 #include "mine.h"
-#include "narrow_kernels.h"
+
+#if defined(__AMX_BF16__)
+#include "amx_tiles.h"
+#elif defined(FLASHMETRIC_PAIR_PRODUCTS)
+#include "bf16_tiles.h"
+#else
+#error "narrow_kernels.cpp needs an instruction set that multiplies bfloat16 pairs."
+#endif
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
+
+bool always = false;
+
+namespace {
+
+#if defined(__AMX_BF16__)
+using Tiles = AmxTiles;
+#else
+using Tiles = Bf16Tiles;
+#endif
 
 // Measured on Zen 4, time as a share of float32 tiles: 0.99 at 128 x 128 pairs of 32 features, 0.79
 // at 128 features; 1.0 to 1.1 at 64 x 64 pairs or at 16 features, where tiles are not what takes
@@ -15,17 +32,9 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 constexpr double kNarrowPairs = 128 * 128;
 constexpr int64_t kNarrowDim = 32;
 
-FM_INLINE bool pays(KeyForm key, const MineProblem& problem) {
+bool pays(KeyForm key, const MineProblem& problem) {
   return key.of_products() && problem.dtype == DType::float32 &&
          (always || (problem.dim >= kNarrowDim && pair_count(problem) >= kNarrowPairs));
-}
-
-template <class Tiles>
-FM_INLINE void mine_by(MineProblem& problem, Names names) {
-  const KeyForm key = key_form(names.distance, names.power, problem.normalize);
-  if (!pays(key, problem)) return avx512::table.mine(problem, names);
-  visit_by_index(Miners{}, names.mining,
-                 [&](auto miner) { mine_rows<float, Tiles, decltype(miner)>(key, problem); });
 }
 
 // A block of packed rows, in the place of a set.
@@ -42,8 +51,16 @@ struct BlockPairOfTests {
   const OneBlock* ref;
 };
 
-template <class Tiles>
-FM_INLINE void products_by(const float* rows, int64_t n, int64_t dim, float* out) {
+}  // namespace
+
+void mine(MineProblem& problem, Names names) {
+  const KeyForm key = key_form(names.distance, names.power, problem.normalize);
+  if (!pays(key, problem)) return avx512::table.mine(problem, names);
+  visit_by_index(Miners{}, names.mining,
+                 [&](auto miner) { mine_rows<float, Tiles, decltype(miner)>(key, problem); });
+}
+
+void pair_products(const float* rows, int64_t n, int64_t dim, float* out) {
   static_assert(kMaxHookRows == kBlock);
   constexpr int width = kWidth<float>;
   const float centre[kMaxHookDim] = {};
@@ -59,7 +76,7 @@ FM_INLINE void products_by(const float* rows, int64_t n, int64_t dim, float* out
   const OneBlock set{packed};
   const BlockPairOfTests pair{&set, &set};
   Tiles::Session::begin();
-  const typename Tiles::Block block(pair, 0, 0, dim);
+  const Tiles::Block block(pair, 0, 0, dim);
   Tiles::Session::end();
   for (int32_t i = 0; i < n; i += kTileRows) {
     for (int32_t j = 0; j < n; j += kTileCols<float>) {
