@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""csrc/cpu/narrow_kernels.cpp for AMX, with the matrix unit in software (emulated_amx/instructions.h)."""
+"""csrc/cpu/narrow_kernels.cpp for AMX, with a matrix unit in software (emulated_amx/)."""
 
 from __future__ import annotations
 
