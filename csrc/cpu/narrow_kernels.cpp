@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Compiled for instruction sets that multiply bfloat16 pairs: mining that ranks with them. All else,
-// and what is too small to gain, is done by the kernels of the instruction set below.
+// Compiled for instruction sets that multiply bfloat16 pairs: mining that ranks with them. All
+// else, and what is too small to gain, is done by the kernels of the instruction set below.
 #include "narrow_kernels.h"
 
 #include "../test_hooks.h"
