@@ -62,11 +62,9 @@ FM_NOINLINE void pack_pairs(PackedRow<float> (&row)[kWidth<float>], const RowMap
     }
     keep(k, pairs, first);
   }
-  for (int r = 0; r < width; ++r) {
-    row[r].square = sum_lanes<float>(sums[r].square);
-    row[r].along = sum_lanes<float>(sums[r].along);
-    row[r].residual = sum_lanes<float>(sums[r].residual);
-  }
+  keep_sums(row, &PackedRow<float>::square, [&](int r) { return sums[r].square; });
+  keep_sums(row, &PackedRow<float>::along, [&](int r) { return sums[r].along; });
+  keep_sums(row, &PackedRow<float>::residual, [&](int r) { return sums[r].residual; });
 }
 
 struct Bf16Tiles {

@@ -176,20 +176,12 @@ struct DenseGradient {
     }
   }
 
-  // As many numbers as a vector has doubles.
-  static FM_INLINE Vec<double> widened(const T* from) {
-    typedef T Narrow __attribute__((vector_size(sizeof(T) * kWidth<double>)));
-    Narrow narrow;
-    std::memcpy(&narrow, from, sizeof narrow);
-    return __builtin_convertvector(narrow, Vec<double>);
-  }
-
   // Of a row of c; its length is a multiple of every vector.
   static FM_INLINE double sum_of(const T* c, int64_t count) {
     Vec<double> sum[2] = {};
     for (int64_t j = 0; j < count; j += 2 * kWidth<double>) {
-      sum[0] += widened(c + j);
-      sum[1] += widened(c + j + kWidth<double>);
+      sum[0] += load_wide(c + j);
+      sum[1] += load_wide(c + j + kWidth<double>);
     }
     return sum_lanes<double>(sum[0] + sum[1]);
   }
@@ -200,7 +192,7 @@ struct DenseGradient {
     Vec<double> sum[vectors];
     for (int v = 0; v < vectors; ++v) sum[v] = load(sums + v * kWidth<double>);
     for (int64_t i = 0; i < rows; ++i, c += state.stride) {
-      for (int v = 0; v < vectors; ++v) sum[v] += widened(c + v * kWidth<double>);
+      for (int v = 0; v < vectors; ++v) sum[v] += load_wide(c + v * kWidth<double>);
     }
     for (int v = 0; v < vectors; ++v) store(sums + v * kWidth<double>, sum[v]);
   }

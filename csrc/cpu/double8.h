@@ -15,13 +15,10 @@ struct Double8 {
 
 template <class T>
 FM_INLINE Double8 load8(const T* from) {
-  typedef T Narrow __attribute__((vector_size(sizeof(T) * kWidth<double>)));
   Double8 wide;
 #pragma GCC unroll 4
   for (int p = 0; p < Double8::parts; ++p) {
-    Narrow narrow;
-    std::memcpy(&narrow, from + p * kWidth<double>, sizeof narrow);
-    wide.part[p] = __builtin_convertvector(narrow, Vec<double>);
+    wide.part[p] = load_wide(from + p * kWidth<double>);
   }
   return wide;
 }

@@ -45,15 +45,13 @@ FM_INLINE Vec<T> first_lanes(T value, int64_t count) {
 template <class T>
 FM_INLINE Vec<T> map_in_double(Vec<T> x, Vec<T> centre, double factor, T unit) {
   constexpr int parts = kWidth<T> / kWidth<double>;
-  typedef T Part __attribute__((vector_size(kVectorBytes / parts)));
-  Part from[parts];
-  Part minus[parts];
+  Few<T> from[parts];
+  Few<T> minus[parts];
   std::memcpy(from, &x, sizeof x);
   std::memcpy(minus, &centre, sizeof centre);
   for (int p = 0; p < parts; ++p) {
-    const Vec<double> y = __builtin_convertvector(from[p], Vec<double>) * factor -
-                          __builtin_convertvector(minus[p], Vec<double>);
-    from[p] = __builtin_convertvector(y * static_cast<double>(unit), Part);
+    const Vec<double> y = widened(from[p]) * factor - widened(minus[p]);
+    from[p] = __builtin_convertvector(y * static_cast<double>(unit), Few<T>);
   }
   std::memcpy(&x, from, sizeof x);
   return x;
@@ -77,6 +75,19 @@ FM_INLINE Vec<T> mapped_features(const PackedRow<T>& row, const RowMap<T>& map, 
   return (y - centre) * map.unit;
 }
 
+// The sum of the lanes of sums(r), for every row r at once.
+template <class T, class Sums>
+FM_INLINE void keep_sums(PackedRow<T> (&row)[kWidth<T>], T PackedRow<T>::*sum, const Sums& sums) {
+  Vec<T> lanes[kWidth<T>];
+#pragma GCC unroll 16
+  for (int r = 0; r < kWidth<T>; ++r) lanes[r] = sums(r);
+  transpose<T>(lanes);
+  Vec<T> total = lanes[0];
+#pragma GCC unroll 16
+  for (int lane = 1; lane < kWidth<T>; ++lane) total += lanes[lane];
+  for (int r = 0; r < kWidth<T>; ++r) row[r].*sum = total[r];
+}
+
 template <class T>
 inline void pack_rows(PackedRow<T> (&row)[kWidth<T>], const RowMap<T>& map, int64_t dim,
                       T* to) {  // [dim][kBlock], at the first of the kWidth rows
@@ -98,10 +109,8 @@ inline void pack_rows(PackedRow<T> (&row)[kWidth<T>], const RowMap<T>& map, int6
     transpose<T>(y);
     for (int64_t f = 0; f < count; ++f) store(to + (k + f) * kBlock, y[f]);
   }
-  for (int r = 0; r < width; ++r) {
-    row[r].square = sum_lanes<T>(square[r]);
-    row[r].along = sum_lanes<T>(along[r]);
-  }
+  keep_sums(row, &PackedRow<T>::square, [&](int r) { return square[r]; });
+  keep_sums(row, &PackedRow<T>::along, [&](int r) { return along[r]; });
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

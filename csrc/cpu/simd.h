@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The vector vocabulary of the kernels, and its portable definition. An ISA header (simd_<isa>.h)
-// sets kVectorBytes and the register tile, and may refine `multiply_add` and `le_bits`; the rest is
-// the compiler's vector extension, which GCC and Clang lower to whatever the machine has.
+// sets kVectorBytes and the register tile, and may refine `multiply_add`, `le_bits` and `widened`;
+// the rest is the compiler's vector extension, which GCC and Clang lower to whatever the machine
+// has.
 #pragma once
 
 #include <cstdint>
@@ -50,6 +51,26 @@ FM_INLINE Vec<T> load(const T* from) {
 template <class T>
 FM_INLINE void store(T* to, Vec<T> v) {
   std::memcpy(to, &v, sizeof v);
+}
+
+// As many numbers as a vector has doubles.
+template <class T>
+struct FewOf {
+  typedef T type __attribute__((vector_size(sizeof(T) * kWidth<double>)));
+};
+template <class T>
+using Few = typename FewOf<T>::type;
+
+template <class V>
+FM_INLINE Vec<double> widened(V few) {
+  return __builtin_convertvector(few, Vec<double>);
+}
+
+template <class T>
+FM_INLINE Vec<double> load_wide(const T* from) {
+  Few<T> few;
+  std::memcpy(&few, from, sizeof few);
+  return widened(few);
 }
 
 // Integers as wide as T, for the bits of its numbers.

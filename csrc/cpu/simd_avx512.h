@@ -31,6 +31,9 @@ inline __attribute__((always_inline)) __m512d minimum(__m512d a, __m512d b) {
 inline __attribute__((always_inline)) __m512 square_roots(__m512 a) { return _mm512_sqrt_ps(a); }
 inline __attribute__((always_inline)) __m512d square_roots(__m512d a) { return _mm512_sqrt_pd(a); }
 
+// GCC makes two conversions of halves of it, and puts the halves together.
+inline __attribute__((always_inline)) __m512d widened(__m256 few) { return _mm512_cvtps_pd(few); }
+
 // Bit l is set where a[l] <= b[l].
 inline __attribute__((always_inline)) uint32_t le_bits(__m512 a, __m512 b) {
   return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);

@@ -72,16 +72,15 @@ FM_NOINLINE void add_weighted_tile(const Weights<T>& weights, const T* terms, in
 template <class T>
 FM_NOINLINE void add_short_tile(const Weights<T>& weights, const T* terms, int64_t count,
                                 double* sums, int64_t sums_stride) {
-  typedef T Narrow __attribute__((vector_size(sizeof(T) * kWidth<double>)));
   TileSums<T> part;
   weigh_tile(weights, terms, count, part);
 #pragma GCC unroll 12
   for (int r = 0; r < kTileRows; ++r) {
-    Narrow narrow[kTileVecs * kVectorBytes / sizeof(Narrow)];
-    std::memcpy(narrow, part[r], sizeof part[r]);
+    Few<T> pieces[kTileVecs * kVectorBytes / sizeof(Few<T>)];
+    std::memcpy(pieces, part[r], sizeof part[r]);
     double* to = sums + r * sums_stride;
-    for (const Narrow& piece : narrow) {
-      store(to, load(to) + __builtin_convertvector(piece, Vec<double>));
+    for (const Few<T>& piece : pieces) {
+      store(to, load(to) + widened(piece));
       to += kWidth<double>;
     }
   }
