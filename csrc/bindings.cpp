@@ -48,6 +48,13 @@ size_t triplet(const py::args& args) {
   return run(fm::triplet, p, in);
 }
 
+size_t mined_triplet(const py::args& args) {
+  Arguments in(args);
+  fm::MineProblem mined = read_mine(in);
+  fm::TripletProblem p = read_triplet(in);
+  return run([&](fm::TripletProblem& loss) { return fm::mined_triplet(mined, loss); }, p, in);
+}
+
 size_t dense(const py::args& args) {
   Arguments in(args);
   fm::DenseProblem p = read_dense(in);
@@ -98,6 +105,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("mine", &mine);
   m.def("list_triplets", &list_triplets);
   m.def("triplet", &triplet);
+  m.def("mined_triplet", &mined_triplet);
   m.def("dense", &dense);
   m.def("paired", &paired);
   m.def("pairwise", &pairwise<false>);

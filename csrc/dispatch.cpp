@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Hands problems, their names resolved, to the kernels of the device and ISA.
+#include <algorithm>
 #include <iterator>
 #include <sstream>
 
@@ -89,6 +90,19 @@ Status cuda_triplet(TripletProblem& problem, Device device) {
   Names names;
   const Status status = resolve(problem, names);
   return status.empty() ? cuda::triplet(problem, names, device) : status;
+}
+
+Status mined_triplet(MineProblem& mined, TripletProblem& loss) {
+  Names names;
+  Status status = resolve(mined, names);
+  if (status.empty()) status = resolve(loss, names);
+  if (!status.empty()) return status;
+  mined.workspace = loss.workspace;
+  mined.threads = loss.threads;
+  cpu::kernel_table().mine(mined, names);
+  cpu::kernel_table().triplet(loss, names);
+  loss.workspace.bytes = std::max(loss.workspace.bytes, mined.workspace.bytes);
+  return {};
 }
 
 Status cuda_mined_triplet(MineProblem& mined, TripletProblem& loss, Device device) {

@@ -196,6 +196,7 @@ struct PairwiseProblem {
 Status mine(MineProblem& problem);
 Status list_triplets(ListProblem& problem);
 Status triplet(TripletProblem& problem);
+Status mined_triplet(MineProblem& mined, TripletProblem& loss);  // in the workspace of the loss
 Status dense(DenseProblem& problem);
 Status paired(PairedProblem& problem);
 Status pairwise(PairwiseProblem& problem);

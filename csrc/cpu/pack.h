@@ -77,7 +77,7 @@ FM_INLINE Vec<T> mapped_features(const PackedRow<T>& row, const RowMap<T>& map, 
 
 // The sum of the lanes of sums(r), for every row r at once.
 template <class T, class Sums>
-FM_INLINE void keep_sums(PackedRow<T> (&row)[kWidth<T>], T PackedRow<T>::*sum, const Sums& sums) {
+FM_INLINE void keep_sums(PackedRow<T> (&row)[kWidth<T>], T PackedRow<T>::* sum, const Sums& sums) {
   Vec<T> lanes[kWidth<T>];
 #pragma GCC unroll 16
   for (int r = 0; r < kWidth<T>; ++r) lanes[r] = sums(r);

@@ -187,7 +187,7 @@ def mined_triplet_of(
     ref_labels: Tensor | None,
     self_index: Tensor | None,
     *options: Any,
-) -> tuple[list[Tensor], Call, Call]:
+) -> tuple[list[Tensor], Call]:
     margin_values, weights, relation, ignore_label, mining, *formula = options
     outputs = _outputs.mined_triplet(query, ref, *formula)
     sets = (as_rows(query), None if ref is None else as_rows(ref))
@@ -199,18 +199,18 @@ def mined_triplet_of(
         found = [chosen.data_ptr(), chosen.data_ptr() + 8 * n]
     rule = (relation, ignore_label, mining, formula[1], formula[2])
     rest = (margin_values, weights, None, *formula)
-    mine, mined, compared = mine_call(numbers, (labels, ref_labels, self_index), rule, found)
-    terms = triplet_call([*numbers, 0, 0, 0], [n, 0, *found], rest, outputs)
-    return outputs, (mine, mined, (sets, chosen, compared)), terms
+    _, mined, compared = mine_call(numbers, (labels, ref_labels, self_index), rule, found)
+    _, terms, alive = triplet_call([*numbers, 0, 0, 0], [n, 0, *found], rest, outputs)
+    return outputs, (_C.mined_triplet, (*mined, *terms), (sets, chosen, compared, alive))
 
 
-def run(*calls: Call) -> None:
-    """Calls the kernels with as much scratch memory as they ask for."""
+def run(call: Call) -> None:
+    """Calls the kernel with as much scratch memory as it asks for."""
+    kernel, arguments, _ = call
     threads, scratch = torch.get_num_threads(), getattr(_kept, "scratch", _NO_SCRATCH)
-    for kernel, arguments, _ in calls:
-        needed = kernel(*arguments, scratch.data_ptr(), scratch.numel(), threads)
-        if needed:
-            scratch = torch.empty(needed, dtype=torch.uint8)
-            if needed <= _KEEP:
-                _kept.scratch = scratch
-            kernel(*arguments, scratch.data_ptr(), needed, threads)
+    needed = kernel(*arguments, scratch.data_ptr(), scratch.numel(), threads)
+    if needed:
+        scratch = torch.empty(needed, dtype=torch.uint8)
+        if needed <= _KEEP:
+            _kept.scratch = scratch
+        kernel(*arguments, scratch.data_ptr(), needed, threads)

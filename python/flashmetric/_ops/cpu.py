@@ -29,8 +29,8 @@ def triplet(*arguments: Any) -> list[Tensor]:
 
 
 def mined_triplet(*arguments: Any) -> list[Tensor]:
-    outputs, *calls = mined_triplet_of(rows_of, *arguments)
-    run(*calls)
+    outputs, call = mined_triplet_of(rows_of, *arguments)
+    run(call)
     return outputs
 
 

@@ -68,9 +68,9 @@ def triplet(anchor_rows: Tensor, *rest: Any) -> list[Tensor]:
 
 
 def mined_triplet(query: Tensor, *rest: Any) -> list[Tensor]:
-    outputs, (_, mined, chosen), (_, terms, alive) = mined_triplet_of(_rows_of, query, *rest)
-    _run(_C.cuda_mined_triplet, query.device, (*mined, *terms))
-    del chosen, alive
+    outputs, (_, arguments, alive) = mined_triplet_of(_rows_of, query, *rest)
+    _run(_C.cuda_mined_triplet, query.device, arguments)
+    del alive
     return outputs
 
 
