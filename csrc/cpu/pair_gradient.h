@@ -119,8 +119,7 @@ struct PairGradient {
     for (int64_t i = 0; i < n_rows + 2; ++i) offset[i] = 0;
     each_touch(of_set, [&](int64_t row, Touch) { ++offset[row + 2]; });
     for (int64_t i = 0; i < n_rows; ++i) offset[i + 2] += offset[i + 1];
-    each_touch(of_set,
-               [&](int64_t row, Touch touch) { scratch.touch[offset[row + 1]++] = touch; });
+    each_touch(of_set, [&](int64_t row, Touch touch) { scratch.touch[offset[row + 1]++] = touch; });
   }
 };
 
