@@ -29,12 +29,11 @@ class SemiHardRow {
     const int32_t run = columns_.run();
     sorted_.sort(scratch_.negative, columns_.negatives(), low_, high_);
     sorted_.places_above(scratch_.positive, run, scratch_.choice);
-    for (int32_t k = 0; k <= sorted_.size(); ++k) scratch_.known[k] = 0;
+    std::memset(scratch_.known, 0, static_cast<size_t>(sorted_.size()) + 1);
     const int32_t open = look();
     // Where keys must make this many choices, most of the keys are needed.
     if (open > run / 4 + 8) return false;
     if (open > 0) decide_all(open);
-    for (int32_t q = 0; q < run + kPad; ++q) scratch_.chosen[q] = sorted_[scratch_.choice[q]];
     return true;
   }
 
@@ -127,23 +126,32 @@ class SemiHardRow {
   // anchor itself has no choice.
   FM_INLINE int32_t look() {
     bound_places();
+    const SemiHardScratch<T> at = scratch_;
+    const T* value = sorted_.values();
     const int32_t self = columns_.self_among_positives() ? columns_.self - columns_.begin : -1;
     const int32_t run = columns_.run();
+    const int32_t none = sorted_.size();
     int32_t open = 0;
     int32_t behind = 0;
     for (int32_t q = 0; q < run; ++q) {
-      const int32_t k = scratch_.choice[q];
-      const T x = scratch_.positive[q];
-      const bool sure = (x > scratch_.above[k]) & (x < scratch_.below[k]);
-      scratch_.open[open] = q;
+      const int32_t k = at.choice[q];
+      const T x = at.positive[q];
+      const bool sure = (x > at.above[k]) & (x < at.below[k]);
+      at.chosen[q] = value[k];
+      at.open[open] = q;
       open += !sure & (q != self);
-      scratch_.listed[behind] = q;
-      behind += sure & (k == sorted_.size()) & (q != self);
+      at.listed[behind] = q;
+      behind += sure & (k == none) & (q != self);
     }
-    for (int32_t b = 0; b < behind; ++b) scratch_.choice[scratch_.listed[b]] = otherwise();
-    if (self >= 0) scratch_.choice[self] = sorted_.size();
-    for (int q = 0; q < kPad; ++q) scratch_.choice[run + q] = sorted_.size();
+    for (int32_t b = 0; b < behind; ++b) choose(at.listed[b], otherwise());
+    if (self >= 0) choose(self, none);
+    for (int q = 0; q < kPad; ++q) choose(run + q, none);
     return open;
+  }
+
+  FM_INLINE void choose(int32_t q, int32_t k) const {
+    scratch_.choice[q] = k;
+    scratch_.chosen[q] = sorted_[k];
   }
 
   // The keys of the candidates decide: of negatives that may be beyond, up to the nearest that is.
@@ -195,7 +203,7 @@ class SemiHardRow {
       if (best < sorted_.size() && sorted_[k] - sorted_[best] > reach_) break;
       if (negative_key(k) > bound && nearer(k, best)) best = k;
     }
-    scratch_.choice[q] = best < sorted_.size() ? best : otherwise();
+    choose(q, best < sorted_.size() ? best : otherwise());
   }
 
   FM_INLINE bool nearer(int32_t k, int32_t best) const {

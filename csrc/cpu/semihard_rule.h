@@ -85,7 +85,8 @@ class SemiHardTerms {
     const auto rounded = static_cast<T>(4 * Precision<T>::roundoff * margin_size());
     const auto edge = static_cast<T>(-factors_.margin);
     const auto factor = static_cast<T>(factors_.weight * factors_.cotangent);
-    for (int32_t k = 0; k <= choices.negatives().size(); ++k) own_.hits[k] = 0;
+    const auto places = static_cast<size_t>(choices.negatives().size()) + 1;
+    std::memset(own_.hits, 0, places * sizeof *own_.hits);
     VectorSum<T> gaps, count;
     for (int32_t q = 0; q < columns_.run(); q += kWidth<T>) {
       const Vec<T> d_ap = row_.scale.distances(load(own_.positive + q));
