@@ -15,7 +15,7 @@ import flashmetric
 from flashmetric._progress import Progress
 from flashmetric.cli import machine
 from flashmetric.cli.bench import agreement, child, measure, peak
-from flashmetric.cli.bench.contenders import CONTENDERS, UNIT, Step
+from flashmetric.cli.bench.contenders import CONTENDERS, FLOOR, UNIT, Step
 from flashmetric.cli.bench.problems import OVERHEAD, Problem
 
 __all__ = ["MEMORY_PROBLEM", "Settings", "collect", "memory_limit_bytes"]
@@ -164,6 +164,7 @@ def measure_overhead(settings: Settings) -> dict[str, Any]:
         for name in settings.contenders
         if CONTENDERS[name].invalid is not None and not CONTENDERS[name].unavailable()
     }
+    steps[FLOOR.name] = FLOOR.build(OVERHEAD)
     timings = measure.interleave(steps, seconds_each=min(1.0, settings.seconds_each))
     return {
         "name": OVERHEAD.name,

@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
+from flashmetric._compat import apply_of
 from flashmetric.cli import machine
 from flashmetric.cli.bench.eager import gram_batch_hard
 from flashmetric.cli.bench.problems import MARGIN, Problem
 
 __all__ = [
     "CONTENDERS",
+    "FLOOR",
     "UNIT",
     "Contender",
     "Loss",
@@ -165,6 +168,33 @@ def sentence_transformers() -> Loss:
 def _peer(loss: Callable[[], Loss]) -> Callable[[Problem], Step]:
     return lambda problem: _training_step(problem, loss())
 
+
+class _Nothing(Function):
+    """A loss that computes nothing, and keeps what a loss keeps."""
+
+    @staticmethod
+    def forward(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        return embeddings.new_zeros(()), torch.empty_like(embeddings)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Tensor:
+        gradient: Tensor = ctx.saved_tensors[1]
+        return gradient
+
+
+def _nothing(problem: Problem) -> Step:
+    apply = apply_of(_Nothing)
+    return _training_step(problem, lambda x, _: apply(x)[0])
+
+
+# What PyTorch asks of any loss written in Python, whatever it computes.
+FLOOR = Contender("floor", "an autograd.Function that does nothing", _nothing, invalid=None)
 
 CONTENDERS = {
     contender.name: contender

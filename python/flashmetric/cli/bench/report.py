@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flashmetric.cli.bench.contenders import CONTENDERS, UNIT
+from flashmetric.cli.bench.contenders import CONTENDERS, FLOOR, UNIT
 from flashmetric.cli.bench.problems import LAYOUTS, TARGETS, Problem
 from flashmetric.cli.table import (
     format_bytes,
@@ -207,9 +207,10 @@ def avx2(result: Result) -> Table:
 def overhead(result: Result) -> Table:
     """Cost of a call that has nothing to do."""
     found = result.get("overhead", {"contenders": {}})
+    known = {**CONTENDERS, FLOOR.name: FLOOR}
     rows = [
         [
-            CONTENDERS[name].title,
+            known[name].title,
             f"{row['seconds']['median'] * 1e6:.1f} us",
             f"{row['seconds']['p10'] * 1e6:.1f} us",
         ]
