@@ -10,132 +10,101 @@
 
 namespace flashmetric {
 
-Status mine(MineProblem& problem) {
+namespace {
+
+// run(names), with the names of all the problems resolved.
+template <class Run, class... Problems>
+Status with_names(const Run& run, const Problems&... problems) {
   Names names;
-  Status status = resolve(problem, names);
-  if (status.empty()) cpu::kernel_table().mine(problem, names);
-  return status;
+  Status status;
+  const bool known = ((status = resolve(problems, names)).empty() && ...);
+  return known ? run(names) : status;
 }
 
-Status cuda_mine(MineProblem& problem, Device device) {
-  Names names;
-  const Status status = resolve(problem, names);
-  return status.empty() ? cuda::mine(problem, names, device) : status;
+template <class Problem>
+Status on_cpu(void (*cpu::KernelTable::*kernel)(Problem&, Names), Problem& problem) {
+  return with_names(
+      [&](Names names) {
+        (cpu::kernel_table().*kernel)(problem, names);
+        return Status{};
+      },
+      problem);
 }
 
-Status list_triplets(ListProblem& problem) {
-  Names names;
-  const Status status = resolve(problem, names);
-  if (!status.empty()) return status;
-  const bool usual = problem.mining == SemiHard::name && problem.hardness == 0.5;
-  if (problem.for_loss && usual && cpu::semihard_is_dense(problem, names)) {
-    problem.end = -1;
-    return {};
-  }
-  cpu::kernel_table().list_triplets(problem, names);
-  return {};
+template <auto kernel, class... Problems>
+Status on_gpu(Device device, Problems&... problems) {
+  return with_names([&](Names names) { return kernel(problems..., names, device); }, problems...);
 }
 
-Status cuda_list_triplets(ListProblem& problem, Device device) {
-  Names names;
-  const Status status = resolve(problem, names);
-  return status.empty() ? cuda::list_triplets(problem, names, device) : status;
-}
+}  // namespace
 
-Status cuda_listed_triplet(ListProblem& lists, TripletProblem& loss, Device device) {
-  Names names;
-  Status status = resolve(lists, names);
-  if (status.empty()) status = resolve(loss, names);
-  return status.empty() ? cuda::listed_triplet(lists, loss, names, device) : status;
-}
-
-Status dense(DenseProblem& problem) {
-  Names names;
-  const Status status = resolve(problem, names);
-  if (!status.empty()) return status;
-  if (problem.loss == SemiHard::name && !cpu::semihard_is_dense(problem, names)) {
-    return "[dense] semihard takes float32 rows, large classes and a distance of products.";
-  }
-  cpu::kernel_table().dense(problem, names);
-  return {};
-}
-
-Status cuda_dense(DenseProblem& problem, Device device) {
-  Names names;
-  const Status status = resolve(problem, names);
-  return status.empty() ? cuda::dense(problem, names, device) : status;
-}
-
-Status paired(PairedProblem& problem) {
-  Names names;
-  Status status = resolve_distance("paired", problem.distance, names);
-  if (status.empty()) cpu::kernel_table().paired(problem, names);
-  return status;
-}
-
-Status cuda_paired(PairedProblem& problem, Device device) {
-  Names names;
-  const Status status = resolve_distance("paired", problem.distance, names);
-  return status.empty() ? cuda::paired(problem, names, device) : status;
-}
-
-Status triplet(TripletProblem& problem) {
-  Names names;
-  Status status = resolve(problem, names);
-  if (status.empty()) cpu::kernel_table().triplet(problem, names);
-  return status;
-}
-
-Status cuda_triplet(TripletProblem& problem, Device device) {
-  Names names;
-  const Status status = resolve(problem, names);
-  return status.empty() ? cuda::triplet(problem, names, device) : status;
+Status mine(MineProblem& problem) { return on_cpu(&cpu::KernelTable::mine, problem); }
+Status triplet(TripletProblem& problem) { return on_cpu(&cpu::KernelTable::triplet, problem); }
+Status paired(PairedProblem& problem) { return on_cpu(&cpu::KernelTable::paired, problem); }
+Status pairwise(PairwiseProblem& problem) { return on_cpu(&cpu::KernelTable::pairwise, problem); }
+Status pairwise_backward(PairwiseProblem& problem) {
+  return on_cpu(&cpu::KernelTable::pairwise_backward, problem);
 }
 
 Status mined_triplet(MineProblem& mined, TripletProblem& loss) {
-  Names names;
-  Status status = resolve(mined, names);
-  if (status.empty()) status = resolve(loss, names);
-  if (!status.empty()) return status;
   mined.workspace = loss.workspace;
   mined.threads = loss.threads;
-  cpu::kernel_table().mine(mined, names);
-  cpu::kernel_table().triplet(loss, names);
+  Status status = mine(mined);
+  if (status.empty()) status = triplet(loss);
   loss.workspace.bytes = std::max(loss.workspace.bytes, mined.workspace.bytes);
-  return {};
+  return status;
 }
 
+Status list_triplets(ListProblem& problem) {
+  const auto run = [&](Names names) {
+    const bool usual = problem.mining == SemiHard::name && problem.hardness == 0.5;
+    if (problem.for_loss && usual && cpu::semihard_is_dense(problem, names)) {
+      problem.end = -1;
+    } else {
+      cpu::kernel_table().list_triplets(problem, names);
+    }
+    return Status{};
+  };
+  return with_names(run, problem);
+}
+
+Status dense(DenseProblem& problem) {
+  const auto run = [&](Names names) -> Status {
+    if (problem.loss == SemiHard::name && !cpu::semihard_is_dense(problem, names)) {
+      return "[dense] semihard takes float32 rows, large classes and a distance of products.";
+    }
+    cpu::kernel_table().dense(problem, names);
+    return {};
+  };
+  return with_names(run, problem);
+}
+
+Status cuda_mine(MineProblem& problem, Device device) {
+  return on_gpu<cuda::mine>(device, problem);
+}
+Status cuda_triplet(TripletProblem& problem, Device device) {
+  return on_gpu<cuda::triplet>(device, problem);
+}
 Status cuda_mined_triplet(MineProblem& mined, TripletProblem& loss, Device device) {
-  Names names;
-  Status status = resolve(mined, names);
-  if (status.empty()) status = resolve(loss, names);
-  return status.empty() ? cuda::mined_triplet(mined, loss, names, device) : status;
+  return on_gpu<cuda::mined_triplet>(device, mined, loss);
 }
-
-Status pairwise(PairwiseProblem& problem) {
-  Names names;
-  Status status = resolve_distance("pairwise", problem.distance, names);
-  if (status.empty()) cpu::kernel_table().pairwise(problem, names);
-  return status;
+Status cuda_list_triplets(ListProblem& problem, Device device) {
+  return on_gpu<cuda::list_triplets>(device, problem);
 }
-
-Status pairwise_backward(PairwiseProblem& problem) {
-  Names names;
-  Status status = resolve_distance("pairwise_backward", problem.distance, names);
-  if (status.empty()) cpu::kernel_table().pairwise_backward(problem, names);
-  return status;
+Status cuda_listed_triplet(ListProblem& lists, TripletProblem& loss, Device device) {
+  return on_gpu<cuda::listed_triplet>(device, lists, loss);
 }
-
+Status cuda_dense(DenseProblem& problem, Device device) {
+  return on_gpu<cuda::dense>(device, problem);
+}
+Status cuda_paired(PairedProblem& problem, Device device) {
+  return on_gpu<cuda::paired>(device, problem);
+}
 Status cuda_pairwise(PairwiseProblem& problem, Device device) {
-  Names names;
-  const Status status = resolve_distance("pairwise", problem.distance, names);
-  return status.empty() ? cuda::pairwise(problem, names, device) : status;
+  return on_gpu<cuda::pairwise>(device, problem);
 }
-
 Status cuda_pairwise_backward(PairwiseProblem& problem, Device device) {
-  Names names;
-  const Status status = resolve_distance("pairwise_backward", problem.distance, names);
-  return status.empty() ? cuda::pairwise_backward(problem, names, device) : status;
+  return on_gpu<cuda::pairwise_backward>(device, problem);
 }
 
 namespace {

@@ -112,6 +112,14 @@ Status resolve(const DenseProblem& problem, Names& names) {
   return {};
 }
 
+Status resolve(const PairedProblem& problem, Names& names) {
+  return resolve_distance("paired", problem.distance, names);
+}
+
+Status resolve(const PairwiseProblem& problem, Names& names) {
+  return resolve_distance("pairwise", problem.distance, names);
+}
+
 Status resolve(const ListProblem& problem, Names& names) {
   const char* const op = "mine_triplets";
   Status status = resolve_distance(op, problem.distance, names);

@@ -30,5 +30,7 @@ Status resolve(const MineProblem& problem, Names& names);
 Status resolve(const ListProblem& problem, Names& names);
 Status resolve(const TripletProblem& problem, Names& names);
 Status resolve(const DenseProblem& problem, Names& names);
+Status resolve(const PairedProblem& problem, Names& names);
+Status resolve(const PairwiseProblem& problem, Names& names);
 
 }  // namespace flashmetric
