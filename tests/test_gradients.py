@@ -55,6 +55,18 @@ def test_rows_around_the_floor_of_a_norm(distance, dtype):
     assert_value_and_gradient(OP["pairwise_distances"], Sample("pairs", {"x": rows}, options))
 
 
+def test_references_that_many_anchors_choose():
+    """What they get points their own way mostly, and the norm takes that away again."""
+    generator = torch.Generator().manual_seed(13)
+    rows, refs = (torch.randn(n, 24, generator=generator, dtype=torch.float64) for n in (97, 120))
+    labels, ref_labels = (
+        torch.randint(0, 40, (n,), generator=generator) ** 2 // 60 for n in (97, 120)
+    )
+    options = {"labels": labels, "ref_labels": ref_labels, "normalize": True}
+    sample = Sample("crowded", {"embeddings": rows, "ref_embeddings": refs}, options)
+    assert_value_and_gradient(OP["triplet_loss"], sample)
+
+
 @pytest.mark.parametrize(("op", "row"), cases(differentiable=True))
 def test_asking_twice_gives_the_same_bits_and_accumulates(op, row):
     assert_asking_twice_accumulates(op, op.sample(row, torch.float32))
