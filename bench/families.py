@@ -32,7 +32,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def _peer(name: str, **options: Any) -> Loss:
     """A batch loss of sentence-transformers, without its model."""
-    losses: Any = importlib.import_module("sentence_transformers.losses")
+    losses: Any = importlib.import_module("sentence_transformers.sentence_transformer.losses")
     identity = torch.nn.Identity()
     loss = getattr(losses, name)(model=identity, **options)
     inner = {

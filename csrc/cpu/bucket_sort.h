@@ -162,7 +162,7 @@ class SortedRow {
   }
 
   FM_INLINE void insert() {
-    constexpr uint32_t all = (1U << kWidth<T>)-1;
+    constexpr uint32_t all = ~(~0U << kWidth<T>);
     for (int32_t k = 1; k < n_; k += kWidth<T>) {
       if (le_bits(load(value_ + k - 1), load(value_ + k)) == all) continue;
       for (int32_t j = k; j < k + kWidth<T> && j < n_; ++j) insert(j);
