@@ -92,7 +92,7 @@ def test_distributed_data_parallel(tmp_path):
     """Two processes, with the peer's wrapper: each parameter gets the gradient it gets there."""
     script = textwrap.dedent(
         """
-        import sys
+        import os, sys
         import torch, torch.distributed as dist
         from pytorch_metric_learning import losses as theirs
         from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
@@ -112,8 +112,10 @@ def test_distributed_data_parallel(tmp_path):
                 grads.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
         for one, other in zip(grads[:2], grads[2:]):
             torch.testing.assert_close(one, other)
+        dist.barrier()
         dist.destroy_process_group()
-        print("same")
+        print("same", flush=True)
+        os._exit(0)  # threads of gloo may still run, and end the interpreter's exit by an abort
         """
     )
     store = str(tmp_path / "store")
