@@ -11,6 +11,7 @@
 #pragma once
 
 #include "../certificate.h"
+#include "../math.h"
 #include "radix_sort.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
@@ -54,8 +55,8 @@ class SortedRow {
       insert();
     } else {
       sort_by_bits(from);
+      pad();
     }
-    pad();
   }
 
   FM_INLINE int32_t size() const { return n_; }
@@ -196,17 +197,7 @@ class SortedRow {
   }
 
   FM_INLINE int32_t search(T x) const {
-    int32_t low = 0;
-    int32_t high = n_;
-    while (low < high) {
-      const int32_t middle = low + (high - low) / 2;
-      if (value_[middle] <= x) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
+    return first_where(n_, [&](int32_t k) { return value_[k] > x; });
   }
 
   const BucketScratch<T>& scratch_;
