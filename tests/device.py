@@ -8,6 +8,9 @@ except where they are about streams, graphs and the memory of a GPU.
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ __all__ = [
     "GPU",
     "gpu_counters",
     "has_kernels",
+    "no_waiting",
     "on_cuda",
     "rows_of_ops",
 ]
@@ -45,10 +49,23 @@ def has_kernels(op: Op) -> bool:
 def gpu_counters(op: Op, sample: Sample) -> set[str]:
     """What a forward moves on a GPU: semi-hard losses make no lists there, where the hardness is
     the usual one."""
-    hardness = sample.options.get("hardness")
+    mining, hardness = sample.options.get("mining"), sample.options.get("hardness")
     usual = hardness is None or (isinstance(hardness, float) and hardness == 0.5)
-    dense = op.name == "triplet_loss[semihard]" and usual
+    dense = op.name.startswith("triplet_loss[") and mining == "semihard" and usual
     return {f"cuda_{name}" for name in (("dense",) if dense else op.kernels.forward)}
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """A call of torch in it that waits for the device is an error."""
+    try:
+        with warnings.catch_warnings():
+            # The first call of a process warns that some waits go unnoticed.
+            warnings.filterwarnings("ignore", "Synchronization debug mode", UserWarning)
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def _runs(kernel: str) -> bool:

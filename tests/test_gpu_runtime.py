@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compare import assert_same_bits
-from device import DEVICE, GPU, on_cuda, rows_of_ops
+from device import DEVICE, GPU, no_waiting, on_cuda, rows_of_ops
 from flashmetric.functional import mine_triplets, triplet_loss, triplet_margin_loss
 from op_db import DTYPES
 from samples import class_batch, cotangent_for
@@ -135,7 +135,6 @@ def test_a_graph_of_given_triplets():
     _assert_same(recorded, step(), "replay")
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize(("op", "row", "dtype"), LOSSES)
 def test_the_host_waits_for_nothing(op, row, dtype):
     sample = op.sample(row, dtype).to(DEVICE).requiring_grad()
@@ -143,12 +142,9 @@ def test_the_host_waits_for_nothing(op, row, dtype):
     value = op.run(sample)
     cotangent = cotangent_for(value)
     torch.autograd.grad(value, leaves, cotangent)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         value, _ = op.run(sample, return_stats=True) if op.stats else (op.run(sample), None)
         torch.autograd.grad(value, leaves, cotangent)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_host_runs_ahead():
