@@ -86,7 +86,7 @@ def assert_like_the_truth(op, sample: Sample, device: torch.device | str = "cpu"
     wide = sample.with_tensors(embeddings=sample.tensors["embeddings"].double())
     for impl in op.impls:
         value, grads = gradients(op, wide.to(device), impl=impl)
-        cotangent = cotangent_for(value)
+        cotangent = cotangent_for(value.cpu())
         narrow, truth = op.truth(wide, cotangent, np.float64), op.truth(wide, cotangent)
         for ours, plain, expected in (
             (value, narrow.value, truth.value),
