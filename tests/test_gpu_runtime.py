@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -180,7 +182,17 @@ def test_peak_memory(dtype, n_classes, n_ref, collapsed):
         torch.cuda.synchronize()
         extra = torch.cuda.max_memory_allocated() - before
         assert extra <= 2**26 + 16 * n * dim * rows.element_size()
-    assert torch.cuda.memory_allocated() <= before, "something is kept"
+    assert _comes_back_to(before), "something is kept"
+
+
+def _comes_back_to(allocated: int) -> bool:
+    """Autograd's thread of the device holds the inputs of the node it ran last until after it has
+    woken who waits for the gradient, and drops the last reference only when it gets the GIL: a
+    gradient that we are done with may outlive us by a moment. What a cycle keeps stays here."""
+    deadline = time.monotonic() + 5
+    while torch.cuda.memory_allocated() > allocated and time.monotonic() < deadline:
+        time.sleep(1e-3)
+    return torch.cuda.memory_allocated() <= allocated
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two devices")
