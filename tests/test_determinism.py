@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from compare import assert_same_bits
 from flashmetric import _C
@@ -73,6 +74,36 @@ def test_many_blocks_for_every_thread_count(op, distance, dtype):
         torch.set_num_threads(threads)
         for _ in range(2):
             _assert_equal_results(op, sample, expected)
+
+
+# What torch does on a GPU in the order in which threads arrive (use_deterministic_algorithms).
+IN_ANY_ORDER = {
+    *("index_add", "scatter_add", "scatter_reduce", "index_reduce", "put", "cumsum", "histc"),
+    *("bincount", "embedding_dense_backward"),
+}
+
+
+class _Called(TorchDispatchMode):
+    """The names of the operators of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__.rstrip("_"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("op", "row"), [case for case in cases() if "paired" in case.values[0].kernels.dispatched]
+)
+def test_no_sum_is_left_to_the_order_of_threads_of_a_gpu(op, row):
+    """Of losses that torch adds up, out of distances that kernels measured."""
+    sample = op.sample(row, torch.float64)
+    with _Called() as called:
+        _everything(op, sample)
+    assert not called.names & IN_ANY_ORDER
 
 
 @pytest.mark.parametrize("filling", [0, 0x7F, 0xFF])

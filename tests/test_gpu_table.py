@@ -50,7 +50,10 @@ def test_statistics(op, row, dtype):
     assert_statistics(op, op.sample(row, dtype), DEVICE)
 
 
-@pytest.mark.parametrize(ROWS, rows_of_ops(differentiable=True, dtypes=FLOAT))
+# float64 as well: rounding to float32 hides sums in an order that changes.
+@pytest.mark.parametrize(
+    ROWS, rows_of_ops(differentiable=True, dtypes=(torch.float32, torch.float64))
+)
 def test_gradients_as_autograd_asks_for_them(op, row, dtype):
     sample = op.sample(row, dtype).to(DEVICE)
     assert_asking_twice_accumulates(op, sample)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Losses that are sums over distances which the kernels have measured.
 
-Sums are float64 and in a fixed order: torch.sum splits a long one among the threads, so its last
-bits would depend on how many there are.
+Sums are float64 and in a fixed order. On the CPU torch.sum splits a long one among the threads, so
+its last bits would depend on how many there are. On a GPU index_add, and so the backward of
+index_select, adds in the order in which threads arrive; what adds by sorted index is index_put, and
+the backward of numbers[index].
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ __all__ = [
     "distances_once",
     "given_sides",
     "quadruplet_value",
+    "selected",
     "widened",
 ]
 
@@ -46,8 +49,10 @@ def at_anchors(number: Number, anchor: Tensor | None, dtype: torch.dtype) -> Num
     if number.ndim == 0:
         if not number.requires_grad:
             return number.to(dtype)
+        if not number.is_cpu:
+            return number.double().expand(anchor.shape[0]).to(dtype)
         number, anchor = number.expand(_SLOTS), _slots(anchor)
-    return _selected(number, anchor).to(dtype)
+    return selected(number, anchor).to(dtype)
 
 
 def widened(rows: Tensor) -> Tensor:
@@ -79,12 +84,12 @@ def distances_once(
     n = max(1, second[0].shape[0])
     pair, which = (first[1] * n + second[1]).unique(return_inverse=True)
     sides = (first[0], pair // n), (second[0], pair % n)
-    return _selected(distances(op, *sides, metric), which)
+    return selected(distances(op, *sides, metric), which)
 
 
-def _selected(numbers: Tensor, index: Tensor) -> Tensor:
+def selected(numbers: Tensor, index: Tensor) -> Tensor:
     """numbers[index], whose backward adds in a fixed order and in float64."""
-    return numbers.double().index_select(0, index).to(numbers.dtype)
+    return numbers.double()[index].to(numbers.dtype)
 
 
 def quadruplet_value(
@@ -150,7 +155,7 @@ class Terms(NamedTuple):
         """(size,) float64: the sum of each anchor, times its weight."""
         sums = numbers.double()
         if self.anchor is not None:
-            sums = sums.new_zeros(self.size).index_add(0, self.anchor, sums)
+            sums = sums.new_zeros(self.size).index_put((self.anchor,), sums, accumulate=True)
         return sums if weights is None else sums * weights.double()
 
     def _n_anchors(self) -> Tensor:
@@ -159,7 +164,7 @@ class Terms(NamedTuple):
 
 
 def _total(numbers: Tensor) -> Tensor:
-    if numbers.shape[0] < _SERIAL and not is_compiling():
+    if not numbers.is_cpu or (numbers.shape[0] < _SERIAL and not is_compiling()):
         return numbers.sum()
     return numbers.new_zeros(_SLOTS).index_add(0, _slots(numbers), numbers).sum()
 

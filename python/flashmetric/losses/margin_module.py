@@ -12,6 +12,7 @@ from flashmetric._names import Distance, Fallback, Impl, ListMining, Reduction, 
 from flashmetric.reference import Stats
 
 from ._module import BatchLoss
+from ._pairs import selected
 from .margin import margin_loss
 
 __all__ = ["MarginLoss"]
@@ -110,7 +111,7 @@ class MarginLoss(BatchLoss):
         if self.num_classes is not None:
             name, ignored = type(self).__name__, options["ignore_label"]
             which = _validate.class_ids(name, labels, self.num_classes, ignored)
-            options["beta"] = options["beta"].index_select(0, which)
+            options["beta"] = selected(options["beta"], which)
         result: Tensor | tuple[Tensor, Stats] = margin_loss(
             embeddings,
             labels,
