@@ -42,6 +42,15 @@ def assert_like_the_cpu(sample: Sample) -> None:
         _assert_no_worse(chosen, cotangent, value, grads)
 
 
+def assert_like_given(
+    sample: Sample, triplets: Triplets, value: Tensor, grads: dict[str, Tensor]
+) -> None:
+    """A loss that lists triplets by a rule, and its gradient, as of those triplets given."""
+    given = {name: sample.options[name] for name in _METRIC if name in sample.options}
+    chosen = Sample(sample.name, sample.tensors, given | triplets._asdict())
+    _assert_no_worse(chosen, cotangent_for(value.cpu()), value, grads)
+
+
 def assert_same_choices(sample: Sample) -> Triplets:
     """Those of the CPU kernels, exactly."""
     triplets = _MINE.run(sample)

@@ -13,11 +13,14 @@ import emulation
 from compare import assert_same_bits
 from flashmetric import mine_offline
 from flashmetric._ops import extremes
+from flashmetric.functional import mine_triplets
 from flashmetric.reference import rank_key
+from like_the_cpu import assert_like_given
 from op_db import OP
 from rules_data import BATCHES, VARIANTS, variant_name
 from samples import Sample, Seeded, class_batch
 from test_emulated_gpu import module  # noqa: F401  a fixture
+from test_gradients import gradients
 from test_rules import (
     LOSS_BATCHES,
     assert_exact_triplets,
@@ -92,6 +95,17 @@ def test_more_positives_than_are_scanned(rule, module):  # noqa: F811
         assert_exact_triplets(sample.with_tensors(embeddings=ties))
         ties[7] = torch.nan
         assert_exact_triplets(sample.with_tensors(embeddings=ties))
+
+
+def test_a_negative_of_many_positives(module):  # noqa: F811
+    """Terms that are all the same are all rounded the same way: without care it adds up."""
+    rule = {"mining": "easy_hard", "positive_mining": "all", "negative_mining": "hard"}
+    rows, labels = class_batch(500, 20, 2, seed=500, dtype=torch.float64)
+    sample = Sample("classes of 250", {"embeddings": rows}, {"labels": labels} | rule)
+    triplets = mine_triplets(rows, labels, **rule)
+    with on_gpu(module):
+        value, grads = gradients(LOSS, sample)
+    assert_like_given(sample, triplets, value, grads)
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "dot", "snr"])

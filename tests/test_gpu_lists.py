@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from compare import assert_no_worse_than, assert_same_bits
+from compare import assert_same_bits
 from device import DEVICE, GPU, gpu_counters, on_cuda
 from flashmetric import _C, Triplets
 from flashmetric.functional import mine_triplets, triplet_loss
-from less_lucky import less_lucky
+from like_the_cpu import assert_like_given
 from op_db import DTYPES, OP
 from rules_data import BATCHES, VARIANTS, variant_name
-from samples import Sample, Seeded, class_batch, cotangent_for
+from samples import Sample, Seeded, class_batch
 from test_gradients import gradients
 from test_rules import (
     LOSS_BATCHES,
@@ -38,11 +38,7 @@ RULES: list[dict[str, Any]] = [
 ]
 # The ways to a loss of a rule: its lists evaluated in place, or all triplets without a list.
 PATHS = {"cuda_list_triplets", "cuda_triplet", "cuda_dense"}
-MINE, LOSS, GIVEN = (
-    OP["mine_triplets[random]"],
-    OP["triplet_loss[random]"],
-    OP["triplet_margin_loss"],
-)
+MINE, LOSS = OP["mine_triplets[random]"], OP["triplet_loss[random]"]
 
 
 @pytest.mark.parametrize("name", BATCHES)
@@ -76,18 +72,9 @@ def _assert_like_the_cpu(sample: Sample) -> None:
     assert_same_bits(value, again, what="value again")
     if DEVICE.type == "cuda":
         assert moved & PATHS == gpu_counters(LOSS, sample)
-    options = {"normalize": sample.options.get("normalize", False)} | triplets._asdict()
-    given, cotangent = Sample(sample.name, sample.tensors, options), cotangent_for(value.cpu())
-    plain, by_torch = gradients(GIVEN, given, cotangent, "reference")
-    fused, by_kernels = gradients(GIVEN, given, cotangent)
-    truth = GIVEN.truth(given, cotangent)
-    baseline = less_lucky(truth.value, plain, fused)
-    assert_no_worse_than(value, baseline=baseline, truth=truth.value, what=sample.name)
-    for name, expected in truth.grads.items():
-        assert_same_bits(grads[name], grads_again[name], what=f"gradient of {name} again")
-        baseline = less_lucky(expected, by_torch[name], by_kernels[name])
-        what = f"gradient of {name} of {sample.name}"
-        assert_no_worse_than(grads[name], baseline=baseline, truth=expected, what=what)
+    for name, grad in grads.items():
+        assert_same_bits(grad, grads_again[name], what=f"gradient of {name} again")
+    assert_like_given(sample, triplets, value, grads)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

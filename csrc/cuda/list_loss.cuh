@@ -69,11 +69,40 @@ template <class Policy>
 __device__ void evaluate_negatives(const ListTerms& terms) {
   const AnchorView& anchor = terms.anchor;
   double* const coefficient = anchor.state.coefficient;
+  double* const lost = anchor.state.lost;
   if (coefficient == nullptr) return;
   BlockRule<Policy>::each_own(anchor, [&](int64_t p, int64_t n) {
     const double own = terms.scaled(terms.of(p, n).coefficient[kAN]);
-    coefficient[anchor.own(anchor.row(kNegative, n))] += own;
+    const int64_t at = anchor.own(anchor.row(kNegative, n));
+    if (lost == nullptr) {
+      coefficient[at] += own;
+      return;
+    }
+    ExactSum sum{coefficient[at], lost[at]};
+    sum.add(own);
+    coefficient[at] = sum.sum;
+    lost[at] = sum.lost;
   });
+}
+
+// Sets the coefficients of references to 0.
+__device__ inline void clear_coefficients(const AnchorView& anchor) {
+  const ListState& state = anchor.state;
+  if (state.coefficient == nullptr) return;
+  for (int64_t j = threadIdx.x; j < anchor.n_ref(); j += kListThreads) {
+    state.coefficient[anchor.own(j)] = 0;
+    if (state.lost != nullptr) state.lost[anchor.own(j)] = 0;
+  }
+}
+
+// Adds what rounding took from them. What the block has added must be there.
+__device__ inline void restore_coefficients(const AnchorView& anchor) {
+  const ListState& state = anchor.state;
+  if (state.lost == nullptr) return;
+  for (int64_t j = threadIdx.x; j < anchor.n_ref(); j += kListThreads) {
+    const int64_t at = anchor.own(j);
+    state.coefficient[at] = ExactSum{state.coefficient[at], state.lost[at]}.value();
+  }
 }
 
 template <class Policy>
@@ -83,10 +112,7 @@ __global__ void __launch_bounds__(kListThreads)
   __shared__ ListShared shared;
   __shared__ TripletSums of_warp[kListWarps];
   AnchorView anchor(state, blockIdx.x);
-  for (int64_t j = threadIdx.x; state.coefficient != nullptr && j < anchor.n_ref();
-       j += kListThreads) {
-    state.coefficient[anchor.own(j)] = 0;
-  }
+  clear_coefficients(anchor);
   __syncthreads();
   split_sides(anchor, shared);
   BlockRule<Policy>::prepare(anchor, shared);
@@ -95,6 +121,7 @@ __global__ void __launch_bounds__(kListThreads)
   evaluate_positives<Policy>(terms, sums);
   evaluate_negatives<Policy>(terms);
   sum_in_block(sums, of_warp, loss.stats != nullptr);
+  restore_coefficients(anchor);
   if (threadIdx.x != 0) return;
   const int64_t i = anchor.anchor();
   loss.block_sums[i] = sums;

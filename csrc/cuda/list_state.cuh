@@ -37,6 +37,7 @@ struct ListState {
   double* running = nullptr;   // sums of the weights of the negatives
   int64_t* before = nullptr;   // by positive: how many triplets, then how many before them
   double* coefficient = nullptr;  // by reference: d loss / d distance * slope of the distance
+  double* lost = nullptr;         // what rounding took from it; null = the rows are not float64
 
   KeyRows key_rows() const { return {first, anchors, ranking.ref.n, key, distance}; }
 };

@@ -119,10 +119,13 @@ void lay_out(Arena& arena, const ListNeeds& needs, int multiprocessors, ListedSt
   lay_out_numbers(arena, lists.ranking);
   state.valued.query.numbers = state.loss.rows[0].numbers = lists.ranking.query.numbers;
   state.valued.ref.numbers = lists.ranking.ref.numbers;
-  lay_out_chunk(arena, needs, state.own_values ? 8 : 0, multiprocessors, lists);
+  const bool wants = state.loss.grad[0] != nullptr || state.loss.grad[1] != nullptr;
+  const bool exact = wants && state.loss.rows[0].dtype == DType::float64;
+  lay_out_chunk(arena, needs, 8 * (state.own_values + exact), multiprocessors, lists);
   const int64_t entries = lists.anchors * lists.problem.ref.n;
   lists.value = state.own_values ? arena.take<double>(entries) : lists.key;
-  if (state.loss.grad[0] != nullptr || state.loss.grad[1] != nullptr) {
+  if (exact) lists.lost = arena.take<double>(entries);
+  if (wants) {
     lists.coefficient = arena.take<double>(entries);
     state.row_sums = take_row_sums(arena, state.loss.dim);
   }
