@@ -30,7 +30,7 @@ SIZES = (1024, 4096)
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def _peer(name: str, **options: Any) -> Loss:
+def peer_of(name: str, **options: Any) -> Loss:
     """A batch loss of sentence-transformers, without its model."""
     losses: Any = importlib.import_module("sentence_transformers.sentence_transformer.losses")
     identity = torch.nn.Identity()
@@ -42,7 +42,7 @@ def _peer(name: str, **options: Any) -> Loss:
     return lambda x, labels: getattr(loss, inner)(labels, x)
 
 
-def _quantile_margin(x: Tensor, share: float) -> float:
+def quantile_margin(x: Tensor, share: float) -> float:
     """The distance below which this share of the pairs of normalised rows lies."""
     rows = torch.nn.functional.normalize(x.detach()[:1024])
     return torch.nn.functional.pdist(rows).quantile(share).item()
@@ -50,10 +50,10 @@ def _quantile_margin(x: Tensor, share: float) -> float:
 
 def losses(problem: Problem) -> dict[str, tuple[Loss, Loss | None]]:
     """name -> ours, and the peer's."""
-    margin = _quantile_margin(problem.embeddings(), 0.02)
+    margin = quantile_margin(problem.embeddings(), 0.02)
     semihard, batch_all = (
-        _peer("BatchSemiHardTripletLoss", margin=1.0),
-        _peer("BatchAllTripletLoss", margin=1.0),
+        peer_of("BatchSemiHardTripletLoss", margin=1.0),
+        peer_of("BatchAllTripletLoss", margin=1.0),
     )
 
     def triplet(mining: Any, **options: Any) -> Loss:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Times the batch-hard triplet loss, forward and backward, on a GPU.
+"""Times the batch-hard triplet loss and two others, forward and backward, on a GPU.
 
     python bench/gpu.py                       prints, and writes bench/results/gpu/NAME-OF-GPU.json
     python bench/gpu.py --quick               two sizes
 
-Beside it the bare product torch.matmul(x, x.T) in the dtype of the rows, plain torch, torch.compile
-and the peers take turns (see cli/bench/measure.py). Times are those of CUDA events: of calls from
-Python, and, under the name NAME/graph, of a replayed graph, which is the time of the kernels alone.
-Our loss must first agree with a float64 truth. Two floors say what is left to gain: half of the
-products of the matrix at the measured rate of a bfloat16 matmul, and every byte of the rows read
-and of the gradient written once at the measured rate of a copy.
+The others are the semi-hard triplet loss and the contrastive loss of all pairs. Beside them the
+bare product torch.matmul(x, x.T) in the dtype of the rows, the peers and, of batch-hard, plain
+torch and torch.compile take turns (see cli/bench/measure.py). Times are those of CUDA events: of
+calls from Python, and, under the name NAME/graph, of a replayed graph, which is the time of the
+kernels alone. Our losses must first agree with a float64 truth. Two floors say what is left to
+gain: half of the products of the matrix at the measured rate of a bfloat16 matmul, and every byte
+of the rows read and of the gradient written once at the measured rate of a copy.
 """
 
 from __future__ import annotations
@@ -31,18 +32,8 @@ import record
 from flashmetric.cli import machine
 from flashmetric.cli.bench.measure import Step, interleave
 from gpu_clock import Host, device_of, rates
-from gpu_steps import (
-    GRAPH,
-    NAMES,
-    OURS,
-    UNIT,
-    Case,
-    all_of,
-    check,
-    in_turns,
-    steps_of,
-    why_not,
-)
+from gpu_losses import CONTRASTIVE, OURS, SEMIHARD, Case, check
+from gpu_steps import GRAPH, NAMES, UNIT, all_of, in_turns, names_of, steps_of, why_not
 
 RESULTS = record.RESULTS / "gpu"
 # In the order of what would be missed most: when the time is up, the rest is left out.
@@ -50,19 +41,46 @@ SIZES = (4096, 1024, 16384, 8192, 2048, 32768)
 QUICK_SIZES = (4096, 1024)
 KINDS = tuple((dtype, dim) for dim in (128, 512) for dtype in (torch.bfloat16, torch.float32))
 LAYOUTS = ("skewed", "two")
+# Of the other losses, with 128 features.
+OTHERS = (
+    (SEMIHARD, torch.bfloat16),
+    (SEMIHARD, torch.float32),
+    (CONTRASTIVE, torch.float32),
+)
+FIRST = 3  # sizes of which all losses come before the next size
+AGREED = 1024  # rows of the problems on which ours must agree
 LARGE = Case(131072, 128, dtype=torch.bfloat16)
-SECONDS, QUICK_SECONDS = 140.0, 35.0
+SECONDS, QUICK_SECONDS = 140.0, 20.0
 EACH = (0.02, 0.3)  # seconds of timing for one contender on one problem: at least, at most
 GIVE_UP = 0.1  # seconds of one call beyond which it is the only one
 
 
 def cases_of(sizes: Sequence[int], quick: bool) -> list[Case]:
     kinds = KINDS[:2] if quick else KINDS
-    found = [Case(size, dim, dtype=dtype) for size in sizes for dtype, dim in kinds]
-    others = () if quick else LAYOUTS
-    return found + [
-        Case(sizes[0], dim, layout, dtype) for layout in others for dtype, dim in KINDS[:2]
+
+    def batch_hard(some: Sequence[int]) -> list[Case]:
+        return [Case(size, dim, dtype=dtype) for size in some for dtype, dim in kinds]
+
+    def others(some: Sequence[int]) -> list[Case]:
+        return [Case(size, 128, dtype=dtype, loss=loss) for size in some for loss, dtype in OTHERS]
+
+    layouts = () if quick else LAYOUTS
+    return [
+        *batch_hard(sizes[:FIRST]),
+        *others(sizes[:FIRST]),
+        *batch_hard(sizes[FIRST:]),
+        *(Case(sizes[0], dim, layout, dtype) for layout in layouts for dtype, dim in KINDS[:2]),
+        *others(sizes[FIRST:]),
     ]
+
+
+def agreements(on: Host, sizes: Sequence[int], quick: bool) -> dict[str, Any]:
+    """By problem. The truth of the other losses is plain torch: no larger than what is timed."""
+    few = min(AGREED, max(sizes))
+    kinds = KINDS[:2] if quick else KINDS
+    cases = [Case(AGREED, dim, dtype=dtype) for dtype, dim in kinds]
+    cases += [Case(few, 128, dtype=dtype, loss=loss) for loss, dtype in OTHERS]
+    return {case.name: agreement(case, on) for case in cases}
 
 
 def floors(case: Case, rate: dict[str, float]) -> dict[str, float]:
@@ -79,7 +97,7 @@ def admit(name: str, case: Case, on: Host, sets: Any) -> tuple[dict[str, Any], d
     if why := why_not(name, case, graph=False):
         return {name: {"skipped": why}}, {}
     try:
-        steps = steps_of(name, sets)
+        steps = steps_of(name, case, sets)
         all_of(steps)()
         seconds = on.clock(steps[0], 1)
     except Exception as error:
@@ -100,7 +118,7 @@ def measure_case(case: Case, on: Host, seconds_each: float, names: Sequence[str]
     sets = case.sets(on.device)
     rows: dict[str, Any] = {}
     steps: dict[str, Step] = {}
-    for name in names:
+    for name in names_of(case.loss, names):
         known, timed = admit(name, case, on, sets)
         rows |= known
         steps |= timed
@@ -118,6 +136,7 @@ def measure_case(case: Case, on: Host, seconds_each: float, names: Sequence[str]
         "dim": case.dim,
         "layout": case.layout,
         "dtype": str(case.dtype).removeprefix("torch."),
+        "loss": case.loss,
         "contenders": rows,
     }
 
@@ -141,7 +160,7 @@ def _timings(steps: dict[str, Step], on: Host, seconds_each: float) -> dict[str,
 def measure_large(case: Case, on: Host) -> dict[str, Any]:
     """Ours alone, where the matrix would not fit: seconds, and bytes beyond the rows."""
     try:
-        (step,) = steps_of(OURS, case.sets(on.device)[:1])
+        (step,) = steps_of(OURS, case, case.sets(on.device)[:1])
         peak = on.peak(step)
         seconds = min(on.clock(step, 1) for _ in range(3))
     except Exception as error:
@@ -170,17 +189,17 @@ def _first_line(error: Exception) -> str:
 def collect(args: argparse.Namespace, on: Host) -> dict[str, Any]:
     start = time.monotonic()
     budget = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
-    cases = cases_of(args.sizes or (QUICK_SIZES if args.quick else SIZES), args.quick)
+    sizes = args.sizes or (QUICK_SIZES if args.quick else SIZES)
+    cases = cases_of(sizes, args.quick)
     extension, _ = machine.extension()
     rate = rates(on, small=args.device == "cpu")
-    kinds = [Case(1024, dim, dtype=dtype) for dtype, dim in KINDS[: 2 if args.quick else 4]]
     result: dict[str, Any] = {
         **record.conditions(),
         "gpu": on.facts(),
         "torch": torch.__version__,
         "build": extension.build_info() if extension else {},
         "rates": rate,
-        "agreement": {case.name: agreement(case, on) for case in kinds},
+        "agreement": agreements(on, sizes, args.quick),
         "problems": {},
         "large": None if args.quick else measure_large(LARGE, on),
     }

@@ -8,7 +8,8 @@ from typing import Any
 
 from flashmetric.cli import style
 from flashmetric.cli.table import format_bytes, format_ratio, format_seconds, text_table
-from gpu_steps import GRAPH, NAMES, OURS, TITLES, UNIT
+from gpu_losses import CONTRASTIVE, HARD, OURS, SEMIHARD
+from gpu_steps import GRAPH, NAMES, TITLES, UNIT
 
 __all__ = ["as_text", "markdown", "picture"]
 
@@ -32,6 +33,21 @@ LINES = {
     "pytorch_metric_learning": ("#b08968", "^-", 1.5),
     "sentence_transformers": ("#7f9172", "v--", 1.5),
 }
+# In the order of tables; a problem that names none is the first.
+LOSSES = {HARD: "batch-hard", SEMIHARD: "semi-hard", CONTRASTIVE: "contrastive, all pairs"}
+
+
+def _loss(problem: dict[str, Any]) -> str:
+    return str(problem.get("loss", HARD))
+
+
+def _place(problem: dict[str, Any]) -> list[Any]:
+    """What tables are sorted by."""
+    losses = list(LOSSES)
+    return [
+        losses.index(_loss(problem)),
+        *(problem[k] for k in ("dtype", "dim", "layout", "batch")),
+    ]
 
 
 def _seconds(problem: dict[str, Any], name: str) -> float | None:
@@ -60,7 +76,7 @@ def as_text(result: dict[str, Any]) -> str:
     """Every problem, then what was left out and why."""
     problems = {name: p for name, p in result["problems"].items() if "contenders" in p}
     header = ["problem", *COLUMNS, "arithmetic", "bytes", "/matmul", "/TF32", "/floor"]
-    ordered = sorted(problems.items(), key=lambda item: [item[1][k] for k in _ORDER])
+    ordered = sorted(problems.items(), key=lambda item: _place(item[1]))
     lines = [
         f"{result['gpu']['name']}, torch {result['torch']}, {result['took_seconds']:.0f} s",
         text_table(header, [_row(*item) for item in ordered]),
@@ -78,20 +94,33 @@ def as_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_ORDER = ("dtype", "dim", "layout", "batch")
-
-
 def markdown(result: dict[str, Any]) -> str:
-    """The kernels beside the bare product, 4 rows a class."""
-    problems = [p for p in result["problems"].values() if p.get("layout") == "k4"]
-    rows = ["| dtype | B | D | bare product | ours | ratio |", "|---|---:|---:|---:|---:|---:|"]
-    for problem in sorted(problems, key=lambda p: [p[key] for key in _ORDER]):
+    """The kernels beside the bare product, 4 rows a class: batch-hard, then the other losses."""
+    problems = sorted(_four_a_class(result), key=_place)
+    tables = [
+        _beside_the_product([p for p in problems if _loss(p) == HARD], named=False),
+        _beside_the_product([p for p in problems if _loss(p) != HARD], named=True),
+    ]
+    return "\n\n".join(table for table in tables if table)
+
+
+def _beside_the_product(problems: list[dict[str, Any]], *, named: bool) -> str:
+    """A row for each problem that was timed, with the name of the loss or without; "" if none."""
+    rows = []
+    for problem in problems:
         ours, unit = (_seconds(problem, name + GRAPH) for name in (OURS, UNIT))
         if ours and unit:
             times = (format_seconds(unit), format_seconds(ours), format_ratio(ours / unit))
-            cells = (problem["dtype"], problem["batch"], problem["dim"], *times)
+            name = (LOSSES[_loss(problem)],) if named else ()
+            cells = (*name, problem["dtype"], problem["batch"], problem["dim"], *times)
             rows.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(rows)
+    first, rule = ("| loss ", "|---") if named else ("", "")
+    heading = first + "| dtype | B | D | bare product | ours | ratio |"
+    return "\n".join([heading, rule + "|---|---:|---:|---:|---:|---:|", *rows]) if rows else ""
+
+
+def _four_a_class(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [p for p in result["problems"].values() if p.get("layout") == "k4"]
 
 
 def _large(found: dict[str, Any]) -> str:
@@ -107,26 +136,38 @@ def _large(found: dict[str, Any]) -> str:
 
 def picture(result: dict[str, Any], path: Path) -> str:
     """Write the PNG; a line that says so, or why there is none."""
-    problems = [p for p in result["problems"].values() if p.get("layout") == "k4"]
-    kinds = sorted({(p["dtype"], p["dim"]) for p in problems})
-    if not kinds:
+    rows: dict[str, dict[tuple[str, int], list[dict[str, Any]]]] = {}
+    for problem in sorted(_four_a_class(result), key=_place):
+        kinds = rows.setdefault(_loss(problem), {})
+        kinds.setdefault((problem["dtype"], problem["dim"]), []).append(problem)
+    if not rows:
         return "no picture: no problem was run"
     try:
         plt = style.pyplot()
     except ImportError:
         return "no picture: pip install matplotlib"
-    figure, panels = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 4.4), squeeze=False)
-    for axes, (dtype, dim) in zip(panels[0], kinds, strict=True):
-        shown = [p for p in problems if (p["dtype"], p["dim"]) == (dtype, dim)]
-        _draw(axes, sorted(shown, key=lambda p: int(p["batch"])))
-        axes.set_title(f"{dtype}, D = {dim}")
-    panels[0][0].set_ylabel("milliseconds, forward + backward")
-    panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=9)
+    across = max(map(len, rows.values()))
+    size = (4.6 * across, 4.4 * len(rows))
+    figure, panels = plt.subplots(len(rows), across, figsize=size, squeeze=False)
+    figure.subplots_adjust(hspace=0.35)
+    for row, (loss, kinds) in zip(panels, rows.items(), strict=True):
+        _draw_row(row, loss, kinds)
     note = f"{result['gpu']['name']}, torch {result['torch']}, commit {result['commit']}"
     figure.text(0.012, 0.012, note, fontsize=7.5, color=style.MUTED)
     figure.savefig(path, bbox_inches="tight")
     plt.close(figure)
     return f"wrote {path}"
+
+
+def _draw_row(row: Any, loss: str, kinds: dict[tuple[str, int], list[dict[str, Any]]]) -> None:
+    """A panel for each dtype and dimension of a loss."""
+    for axes, ((dtype, dim), problems) in zip(row, kinds.items(), strict=False):
+        _draw(axes, problems)
+        axes.set_title(f"{LOSSES[loss]}, {dtype}, D = {dim}")
+    row[0].set_ylabel("milliseconds, forward + backward")
+    row[len(kinds) - 1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=9)
+    for axes in row[len(kinds) :]:
+        axes.set_axis_off()
 
 
 def _draw(axes: Any, problems: list[dict[str, Any]]) -> None:
