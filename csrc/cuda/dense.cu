@@ -100,6 +100,8 @@ void lay_out_packed(Arena& arena, DenseState& state) {
     set.slack = arena.take<float>(set.padded);
   }
   if (state.labels.symmetric) state.rows[1] = state.rows[0];
+  state.words = arena.take<WordBound>(state.stride / kWarp);
+  state.scale = arena.take<HalfScale>(1);
 }
 
 void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseState& state) {
@@ -108,7 +110,7 @@ void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseS
   const int64_t slots = state.chunk * state.stride;
   state.slots = state.wide ? static_cast<void*>(arena.take<double>(slots))
                            : static_cast<void*>(arena.take<float>(slots));
-  for (uint32_t** bits : {&state.positive, &state.negative, &state.near}) {
+  for (uint32_t** bits : {&state.positive, &state.negative, &state.near, &state.weighed}) {
     *bits = arena.take<uint32_t>(slots / kWarp);
   }
   if (lists_positives(rule) && state.ref.n > 0) {
@@ -146,6 +148,9 @@ void launch_packing(const DenseState& state, cudaStream_t stream, Launches& laun
     pack_dense<<<blocks, kPackThreads, 0, stream>>>(state, rows[side], side);
   }
   launches.check("pack_dense");
+  const unsigned blocks = blocks_for(state.rows[1].padded, kTileThreads);
+  bound_words<<<blocks, kTileThreads, 0, stream>>>(state);
+  launches.check("bound_words");
 }
 
 void prepare(const DenseState& state, cudaStream_t stream, Launches& launches) {

@@ -4,18 +4,52 @@
 #pragma once
 
 #include "dense_list.cuh"
+#include "dense_noted.cuh"
 
 namespace flashmetric::cuda {
 
-// What the thread of a pair adds up, by kind.
+// A float64 sum of a thread loses nothing that float32 distances know.
+struct PlainSum {
+  double sum = 0;
+  FM_DEVICE void add(double x) { sum += x; }
+  FM_DEVICE operator ExactSum() const { return {sum, 0}; }
+};
+
+// What a thread adds up of its pairs: terms, weights counted, weights of the active, each of
+// positives, negatives; how many are active.
+template <class H>
 struct PairSums {
-  ExactSum of[6];  // terms, weights counted, weights of the active, each of positives, negatives
+  std::conditional_t<kWide<H>, ExactSum, PlainSum> of[6];
   double live = 0;
 
-  __device__ void add(int kind, double value, double weight) {
+  template <int kind>
+  FM_DEVICE void add(double value, double weight) {
     of[kind].add(value * weight);
     of[4 + kind].add(weight);
     live += 1;
+  }
+  template <int kind>
+  FM_DEVICE void count(double weight) {
+    of[2 + kind].add(weight);
+  }
+};
+
+// A threshold for h. Whether h, known within `error`, is below: 1, 0, or -1 where only the key
+// knows. Numerics: as in WordGate; the sum of h and its error rounds by u of it, which the 4 u |h|
+// of the error has room for.
+struct Edge {
+  float inside, outside;
+
+  __device__ explicit Edge(double threshold) {
+    constexpr double most = Precision<float>::highest;
+    const double size = ::fabs(threshold);
+    const double band = size < most ? 4 * Precision<float>::roundoff * size : 0;
+    inside = static_cast<float>(threshold - band);
+    outside = static_cast<float>(threshold + band);
+  }
+  __device__ int below(float h, float error) const {
+    if (!(::fabsf(h) <= Precision<float>::highest)) return -1;
+    return h + error < inside ? 1 : h - error > outside ? 0 : -1;
   }
 };
 
@@ -25,100 +59,111 @@ struct PairSums {
 template <class T, class H>
 struct ContrastiveRow {
   const DenseRow<T, H>& row;
-  double margin, pos_margin, weight, cotangent;
-  double bound[2];    // online: a positive is above the first, a negative below the second
+  double margin, weight;
+  bool of_columns;    // they have weights or cotangents of their own
+  double factor[2];   // of slopes, by kind; where columns have none
+  double selects;     // online: a negative is below this key
   double highest[2];  // h of a negative within its margin, of one that the batch selects
 
   __device__ explicit ContrastiveRow(const DenseRow<T, H>& of) : row(of) {
     const DenseState& state = row.state;
     margin = state.margin.of(row.i);
-    pos_margin = state.mining_margin.of(row.i);
     weight = state.weight.of(row.i);
-    cotangent = cotangent_of<T>(state, row.i);
-    bound[0] = state.online ? state.bounds[0] : -kNever;
-    bound[1] = state.online ? state.bounds[1] : kNever;
-    highest[0] = row.scale.half(state.key.key(margin));
-    highest[1] = row.scale.half(bound[1]);
+    const bool cotangents = state.cotangent != nullptr && state.cotangent_stride != 0;
+    of_columns = (cotangents && state.mirrored) || weighs_columns();
+    factor[0] = factor_of(row.i, 0, weight);
+    factor[1] = factor_of(row.i, 1, weight);
+    selects = state.online ? state.bounds[1] : kNever;
+    highest[0] = row.scale.half(key_of(state.key, margin));
+    highest[1] = row.scale.half(selects);
   }
 
+  __device__ bool weighs_columns() const {
+    return row.state.weight.values != nullptr && row.state.labels.symmetric;
+  }
   __device__ double weight_of(int64_t j) const {
-    return row.state.labels.symmetric ? row.state.weight.of(j) : 1.0;
+    return weighs_columns() ? weight * row.state.weight.of(j) : weight;
+  }
+  // Mirrored, the pair (j, i) adds its cotangent to that of (i, j).
+  __device__ double factor_of(int64_t j, int kind, double weights) const {
+    const DenseState& state = row.state;
+    const double both = state.mirrored ? cotangent_of<T>(state, j) : 0.0;
+    const double scale = state.by_kind ? state.scales->kind[kind] : 1.0;
+    return (cotangent_of<T>(state, row.i) + both) * weights * scale * state.factor;
   }
   __device__ double power(double excess) const {
     return row.state.factor * (row.state.squared ? excess * excess : excess);
   }
-  // Of a pair with that excess; mirrored, the pair (j, i) adds its cotangent to that of (i, j).
-  __device__ double slope(int64_t j, int kind, double excess, double weights) const {
-    const DenseState& state = row.state;
-    const double both = state.mirrored ? cotangent_of<T>(state, j) : 0.0;
-    const double scale = state.by_kind ? state.scales->kind[kind] : 1.0;
-    const double factor = (cotangent + both) * weights * scale * state.factor;
-    return (state.squared ? 2 * excess : 1.0) * factor;
+  template <int kind>
+  __device__ double slope(int64_t j, double excess, double weights) const {
+    const double of_pair = of_columns ? factor_of(j, kind, weights) : factor[kind];
+    return (row.state.squared ? 2 * excess : 1.0) * of_pair;
   }
 
-  __device__ double positive(int64_t j, double key, PairSums& sums) const {
-    const double weights = weight * weight_of(j);
-    const double excess = row.distance(key) - pos_margin;
-    if (key <= bound[0] && row.state.online) return 0;
-    sums.of[2].add(weights);
+  // Words of negatives that are certainly beyond their margin, or not selected, add nothing.
+  __device__ WordGate<H> gate() const {
+    WordGate<H> gate = row.gate();
+    if (kWide<H> || !gate.regular) return gate;
+    gate.settle_above(row.state.online ? highest[1] : highest[0], row.state.rows[0].slack[row.i]);
+    return gate;
+  }
+
+  __device__ double positive(int64_t j, double key, PairSums<H>& sums) const {
+    const DenseState& state = row.state;
+    const double weights = weight_of(j);
+    const double excess = row.distance(key) - state.mining_margin.of(row.i);
+    if (state.online && key <= state.bounds[0]) return 0;
+    sums.template count<0>(weights);
     if (excess <= 0) return 0;
-    sums.add(0, power(excess), weights);
-    const double pull = slope(j, 0, excess, weights);
+    sums.template add<0>(power(excess), weights);
+    const double pull = slope<0>(j, excess, weights);
     return pull == 0 ? 0 : pull * row.slope(key);
   }
 
   // By the key of the pair.
-  __device__ double negative(int64_t j, double key, PairSums& sums) const {
-    const double weights = weight * weight_of(j);
+  __device__ double negative(int64_t j, double key, PairSums<H>& sums) const {
+    const double weights = weight_of(j);
     const double excess = margin - row.distance(key);
-    const bool selected = !row.state.online || !(key >= bound[1]);
-    if (selected && row.state.online) sums.of[3].add(weights);
+    const bool selected = !row.state.online || !(key >= selects);
+    if (selected && row.state.online) sums.template count<1>(weights);
     if (excess <= 0 || !selected) return 0;
-    sums.add(1, power(excess), weights);
-    return -slope(j, 1, excess, weights) * row.slope(key);
-  }
-
-  // Whether h, known within `error`, is below a threshold: 1, 0, or -1 where only the key knows.
-  __device__ static int below(double h, double error, double threshold) {
-    const double size = ::fabs(threshold);
-    constexpr double most = Precision<float>::highest;
-    constexpr double u = 4 * Precision<float>::roundoff;
-    const double band = error + (size < most ? u * size : 0);
-    if (!(::fabs(h) <= most)) return -1;
-    return h < threshold - band ? 1 : h > threshold + band ? 0 : -1;
+    sums.template add<1>(power(excess), weights);
+    return -slope<1>(j, excess, weights) * row.slope(key);
   }
 
   // From h, but for those in doubt: their keys must say.
-  __device__ float by_half(int64_t j, bool& doubt, PairSums& sums) const {
-    const auto h = static_cast<double>(row.slot[j].h);
-    const auto error = static_cast<double>(row.error(j));
-    const int within = below(h, error, highest[0]);
-    const int selected = row.state.online ? below(h, error, highest[1]) : 1;
+  __device__ float by_half(int64_t j, const Edge (&edges)[2], bool& doubt,
+                           PairSums<H>& sums) const {
+    const auto h = static_cast<float>(row.slot[j].h);
+    const float error = row.error(j);
+    const int within = edges[0].below(h, error);
+    const int selected = row.state.online ? edges[1].below(h, error) : 1;
     doubt = within < 0 || selected < 0;
     if (doubt || selected == 0) return 0;
-    const double weights = weight * weight_of(j);
-    if (row.state.online) sums.of[3].add(weights);
+    const double weights = weight_of(j);
+    if (row.state.online) sums.template count<1>(weights);
     if (within == 0) return 0;
     const float d = row.half_distance(j);
     const double excess = margin - static_cast<double>(d);
-    sums.add(1, power(excess), weights);
-    return static_cast<float>(-slope(j, 1, excess, weights)) * row.scale.slope_at(d);
+    sums.template add<1>(power(excess), weights);
+    return static_cast<float>(-slope<1>(j, excess, weights)) * row.scale.slope_at(d);
   }
 
-  __device__ void judge(PairSums& sums) const {
-    row.each_word([&](int64_t word, int64_t j) {
+  __device__ void judge(PairSums<H>& sums) const {
+    const Edge edges[2] = {Edge(highest[0]), Edge(highest[1])};
+    row.each_open_word([&](int64_t word, int64_t j) {
       const bool is_positive = row.is_set(row.positive, word);
       const bool is_negative = row.is_set(row.negative, word);
       bool by_key = is_positive || (kWide<H> && is_negative);
       T c = 0;
       if constexpr (!kWide<H>) {
-        if (is_negative) c = by_half(j, by_key, sums);
+        if (is_negative) c = by_half(j, edges, by_key, sums);
       }
       const double key = row.key_at(j, by_key);
       if (by_key) {
         c = static_cast<T>(is_positive ? positive(j, key, sums) : negative(j, key, sums));
       }
-      if (j < row.r.n) row.slot[j].c = c;
+      row.leave(word, j, c);
     });
   }
 };
@@ -126,20 +171,23 @@ struct ContrastiveRow {
 struct Contrastive {
   template <class T, class H>
   static __device__ void judge(const DenseRow<T, H>& row, PositiveList&, RowTotals& totals) {
-    row.split([](int64_t, int64_t, Role) {});
+    const ContrastiveRow<T, H> pairs(row);
+    row.split(pairs.gate(), [](int64_t, bool) {});
     if (row.state.stats != nullptr) note_distances(row, totals);
-    PairSums sums;
-    ContrastiveRow<T, H>(row).judge(sums);
-    sum_block(sums.of, row.shared);
-    ExactSum live[1] = {{sums.live, 0}};
-    sum_block(live, row.shared);
+    PairSums<H> own;
+    pairs.judge(own);
+    ExactSum sums[7];
+#pragma unroll
+    for (int v = 0; v < 6; ++v) sums[v] = own.of[v];
+    sums[6].sum = own.live;
+    sum_block(sums, row.shared);
     for (int kind = 0; kind < 2; ++kind) {
-      totals.term[kind] = sums.of[kind].value();
-      totals.counted[kind] = sums.of[2 + kind].value();
-      totals.active[kind] = sums.of[4 + kind].value();
+      totals.term[kind] = sums[kind].value();
+      totals.counted[kind] = sums[2 + kind].value();
+      totals.active[kind] = sums[4 + kind].value();
     }
     totals.members = row.shared.n_positive + row.shared.n_negative;
-    totals.live = live[0].value();
+    totals.live = sums[6].value();
   }
 };
 

@@ -19,10 +19,10 @@ struct DensePairs {
   const DenseState& state;
   Chunk chunk;
 
-  // The coefficient, or 0 where products of matrices take the pair.
+  // The coefficient, or 0 where there is none, or products of matrices take the pair.
   __device__ double coefficient(int64_t at, int64_t j) const {
     if (at >= chunk.rows || j >= state.ref.n) return 0;
-    if (state.packed && (word_of(at, j / kWarp) >> (j % kWarp) & 1U) == 0) return 0;
+    if ((word_of(at, j / kWarp) >> (j % kWarp) & 1U) == 0) return 0;
     return static_cast<double>(slots_of<T, H>(state, at)[j].c);
   }
   __device__ uint32_t word_of(int64_t at, int64_t word) const {
@@ -32,7 +32,7 @@ struct DensePairs {
   template <Steps steps>
   __device__ void add_row(const RowPairs<T, steps>& pairs, int64_t at) const {
     for (int64_t word = 0; word * kWarp < state.ref.n; ++word) {
-      if (state.packed && word_of(at, word) == 0) continue;
+      if (word_of(at, word) == 0) continue;
       const int64_t j = word * kWarp + threadIdx.x % kWarp;
       const double c = coefficient(at, j);
       const unsigned some = __ballot_sync(kAllLanes, c != 0);
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kPairThreads)
   const int64_t first = warp * kPairColumns;
   const DensePairs<T, H> dense{state, chunk};
   for (int64_t at = 0; at < chunk.rows && first < r.n; at += kWarp) {
-    if (state.packed && !dense.any_near(at, first)) continue;
+    if (!dense.any_near(at, first)) continue;
     for (int64_t j = first; j < first + kPairColumns && j < r.n; ++j) {
       const GradientRow<T> row(state.key, r, j, state.dim);
       const RowPairs<T, steps> pairs{row, x, buffer.pairs(), state.sums[1] + j * state.dim};

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "dense_list.cuh"
+#include "dense_noted.cuh"
 
 namespace flashmetric::cuda {
 
@@ -105,8 +106,10 @@ struct HingeRow {
     const int everywhere = list.count - list.numbers;
     row.each_word([&](int64_t word, int64_t j) {
       const bool is_negative = row.is_set(row.negative, word);
+      const bool is_positive = row.is_set(row.positive, word);
       bool open = is_negative;
       float narrow = 0;
+      T c = 0;
       Run run{0, 0, 0};
       if constexpr (!kWide<H>) {
         if (is_negative) narrow = row.half_distance(j);
@@ -121,10 +124,10 @@ struct HingeRow {
         sums[1].add(active);
         if (counts_members) sums[2].add(run.members() + everywhere);
         mark(run);
-        row.slot[j].c = coefficient(key, narrow, open, active);
-      } else if (j < row.r.n && !row.is_set(row.positive, word)) {
-        row.slot[j].c = 0;
+        c = coefficient(key, narrow, open, active);
       }
+      row.keep(word, __ballot_sync(kAllLanes, is_positive || c != 0));
+      if (c != 0) row.slot[j].c = c;
     });
   }
   __device__ T coefficient(double key, float d, bool by_key, int active) const {
@@ -148,7 +151,7 @@ struct HingeRow {
       if (count > 0) add_exactly(sum, d_ap, middle, count);
       const double slope = factor * count;
       row.slot[list.row[p]].c =
-          static_cast<T>(slope == 0 ? 0 : slope * row.slope(row.state.key.key(d_ap)));
+          static_cast<T>(slope == 0 ? 0 : slope * row.slope(key_of(row.state.key, d_ap)));
     }
   }
 

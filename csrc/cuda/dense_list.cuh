@@ -107,8 +107,7 @@ template <class T, class H, class Measure>
 __device__ bool list_positives(const DenseRow<T, H>& row, PositiveList& list,
                                const Measure& measure) {
   list.open();
-  row.split([&](int64_t, int64_t j, Role role) {
-    const bool has = role == kPositive;
+  row.split(row.gate(), [&](int64_t j, bool has) {
     const double key = row.key_at(j, has);
     list.add(has, has ? measure(key) : 0, j);
   });

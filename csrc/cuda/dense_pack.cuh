@@ -5,7 +5,7 @@
 // certificate.h on what rounding may do to h.
 #pragma once
 
-#include "dense_state.cuh"
+#include "dense_scale.cuh"
 #include "measure.cuh"
 #include "pack.cuh"
 
@@ -65,6 +65,24 @@ __global__ void __launch_bounds__(kPackThreads)
   if (!regular) return;
   const double full = rows.numbers.norm[i] * factor * frame.unit;
   bound_dense_row(state, set, i, {::sqrt(square), full, frame.centre_norm, frame.unit}, along);
+}
+
+// Bounds of 32 references each: infinite if keys judge one of them. And how h become distances.
+__global__ void __launch_bounds__(kTileThreads)
+    bound_words(const __grid_constant__ DenseState state) {
+  const int64_t j = int64_t{blockIdx.x} * kTileThreads + threadIdx.x;
+  const PackedRows& set = state.rows[1];
+  const bool exists = j < set.padded;
+  WordBound bound{exists ? set.slack[j] : 0, exists ? set.half[j] : 0};
+  if (bound.slack < 0) bound.slack = static_cast<float>(kNever);
+  for (int mask = 1; mask < kWarp; mask *= 2) {
+    const float slack = __shfl_xor_sync(kAllLanes, bound.slack, mask);
+    const float half = __shfl_xor_sync(kAllLanes, bound.half, mask);
+    bound.slack = slack > bound.slack ? slack : bound.slack;
+    bound.half = half > bound.half ? half : bound.half;
+  }
+  if (exists && lane_of() == 0) state.words[j / kWarp] = bound;
+  if (j == 0) *state.scale = HalfScale(state, frame_of(state).unit);
 }
 
 }  // namespace flashmetric::cuda

@@ -3,63 +3,9 @@
 // the distances, and float64 keys wherever h leaves a doubt.
 #pragma once
 
-#include "dense_state.cuh"
+#include "dense_gate.cuh"
 
 namespace flashmetric::cuda {
-
-// Never inlined: rules ask for keys and distances in several places each.
-template <class T>
-__device__ __noinline__ double exact_key(const DenseState& state, const RowView<T>& x, int64_t i,
-                                         const RowView<T>& r, int64_t j) {
-  return pair_key(state.key, x, i, r, j, state.dim);
-}
-template <class T>
-__device__ __noinline__ double exact_value(const DenseState& state, const RowView<T>& x, int64_t i,
-                                           const RowView<T>& r, int64_t j) {
-  return pair_value(state.key, x, i, r, j, state.dim);
-}
-static __device__ __noinline__ double distance_of(const KeyForm& form, double key) {
-  return form.value(key);
-}
-static __device__ __noinline__ double slope_of(const KeyForm& form, double key) {
-  return form.slope(key);
-}
-
-// From h of packed rows to distances, and back.
-struct HalfScale {
-  bool root;              // a distance is a square root
-  double unit;            // keys per h
-  float root_unit;        // distance per root of 2 h
-  float constant, slope;  // of a distance that is no root: where h is 0; and its slope
-
-  __device__ HalfScale(const DenseState& state, double frame_unit)
-      : root(state.curve == Curve::square_root),
-        unit((state.key.form == Form::difference ? 2 : 1) / frame_unit / frame_unit),
-        root_unit(static_cast<float>(1 / frame_unit)),
-        constant(root ? 0 : static_cast<float>(distance_of(state.key, 0))),
-        slope(root ? 0 : static_cast<float>(slope_of(state.key, 1))) {}
-
-  __device__ double half(double key) const { return key / unit; }
-  __device__ float distance(float h, bool product) const {
-    if (!product) h = h > 0 ? h : h != h ? h : 0;
-    return root ? ::sqrtf(2 * h) * root_unit : h * static_cast<float>(unit) + constant;
-  }
-  // As distances.h has it, of a distance from above.
-  __device__ float slope_at(float d) const {
-    if (!root) return slope;
-    return d == 0 ? 0 : 1 / d + (d - d);
-  }
-  // How far a distance from above can be off if its h is by `error`, at most: the root of 2 h by
-  // 2 error / root(2 h), or by root(6 error) where h is below 2 error; thrice the former is above
-  // both. And by the roundings of the distance.
-  __device__ float uncertainty(float d, float error) const {
-    constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
-    const float rounded = ::fabsf(d) * u;
-    if (!root) return rounded + (error * static_cast<float>(unit) + ::fabsf(constant) * u);
-    const float least = root_unit * ::sqrtf(4 * error);
-    return root_unit / (d > least ? d : least) * (6 * error * root_unit) + rounded;
-  }
-};
 
 // What the threads of a block share.
 struct RowShared {
@@ -71,7 +17,11 @@ struct RowShared {
 template <int n>
 __device__ void sum_block(ExactSum (&own)[n], RowShared& shared) {
   static_assert(2 * n <= 16);
-  for (int mask = 1; mask < kWarp; mask *= 2) {
+  bool some = false;
+#pragma unroll
+  for (int v = 0; v < n; ++v) some = some || own[v].sum != 0;
+  // Where most terms are 0, most warps have none.
+  for (int mask = __any_sync(kAllLanes, some) ? 1 : kWarp; mask < kWarp; mask *= 2) {
 #pragma unroll
     for (int v = 0; v < n; ++v) own[v].add(from_lane(own[v], mask));
   }
@@ -101,10 +51,6 @@ __device__ inline double largest_in_block(double own, RowShared& shared) {
   return own;
 }
 
-// Whether h are keys.
-template <class H>
-constexpr bool kWide = sizeof(H) == sizeof(double);
-
 template <class T, class H>
 struct DenseRow {
   const DenseState& state;
@@ -116,6 +62,7 @@ struct DenseRow {
   uint32_t* positive;
   uint32_t* negative;
   uint32_t* near;
+  uint32_t* weighed;  // until coefficients come, of a word that split has left open: not 0
   HalfScale scale;
 
   __device__ DenseRow(const DenseState& of, const RowView<T>& query, const RowView<T>& ref,
@@ -129,7 +76,8 @@ struct DenseRow {
         positive(of.positive + at * (of.stride / kWarp)),
         negative(of.negative + at * (of.stride / kWarp)),
         near(of.near + at * (of.stride / kWarp)),
-        scale(of, of.packed ? frame_of(of).unit : 1.0) {}
+        weighed(of.weighed + at * (of.stride / kWarp)),
+        scale(of.packed ? *of.scale : HalfScale(of, 1.0)) {}
 
   // A word of the row at a time, a lane a column; the last lanes may have none. All lanes come.
   template <class Visit>
@@ -142,10 +90,23 @@ struct DenseRow {
     return (bits[word] >> lane_of() & 1U) != 0;
   }
 
-  // The keys of the columns of the lanes that `some` names.
+  // The keys of the columns of the lanes that `some` names: four at a time, eight lanes each.
   __device__ double keys_at(unsigned some, int64_t j) const {
-    return lane_keys(some, j < r.n ? j : r.n - 1,
-                     [&](int64_t other) { return exact_key(state, x, i, r, other); });
+    const int rank = __popc(some & ((1U << lane_of()) - 1));
+    double wanted = 0;
+    for (int done = 0; some != 0; done += 4) {
+      int from = __ffs(static_cast<int>(some)) - 1;  // the lane whose key this one helps with
+#pragma unroll
+      for (int g = 1; g < 4; ++g) {
+        some &= some - 1;
+        if (some != 0 && lane_of() / 8 >= g) from = __ffs(static_cast<int>(some)) - 1;
+      }
+      some &= some - 1;
+      const double found = exact_key(state, x, i, r, __shfl_sync(kAllLanes, j, from));
+      const double own = __shfl_sync(kAllLanes, found, ((rank - done) & 3) * 8);
+      if (rank >= done && rank < done + 4) wanted = own;
+    }
+    return wanted;
   }
   // Of a column whose bit of `mine` is set: h if that is the key already.
   __device__ double key_at(int64_t j, bool mine) const {
@@ -188,87 +149,122 @@ struct DenseRow {
     return h <= static_cast<double>(lengths) * kNear;
   }
 
-  // Finds out who is who, and measures near pairs. `visit(word, j, role)` sees each column.
+  // The words that split has left open. All lanes come.
   template <class Visit>
-  __device__ void split(const Visit& visit) const {
+  __device__ void each_open_word(const Visit& visit) const {
+    for (int64_t first = warp_of() * kWarp; first * kWarp < r.n; first += kRowThreads) {
+      const int64_t own = first + lane_of();
+      unsigned open = __ballot_sync(kAllLanes, own * kWarp < r.n && weighed[own] != 0);
+      for (; open != 0; open &= open - 1) {
+        const int64_t word = first + __ffs(static_cast<int>(open)) - 1;
+        visit(word, word * kWarp + lane_of());
+      }
+    }
+  }
+
+  __device__ WordGate<H> gate() const { return {state, i, scale}; }
+
+  // Finds out who is who, and measures near pairs. `visit(j, positive)` sees each word that has a
+  // positive, before its bits are there.
+  template <class Visit>
+  __device__ void split(const WordGate<H>& gate, const Visit& visit) const {
     if (threadIdx.x == 0) shared.n_positive = shared.n_negative = 0;
     __syncthreads();
-    each_word([&](int64_t word, int64_t j) {
-      const Role role = j < r.n ? state.labels.role(i, j) : kNeither;
-      const bool close = state.packed && role != kNeither && is_near(j);
-      const unsigned positives = __ballot_sync(kAllLanes, role == kPositive);
-      const unsigned negatives = __ballot_sync(kAllLanes, role == kNegative);
-      const unsigned measured = __ballot_sync(kAllLanes, close);
-      if (lane_of() == 0) {
-        positive[word] = positives;
-        negative[word] = negatives;
-        near[word] = measured;
-        atomicAdd(&shared.n_positive, __popc(positives));
-        atomicAdd(&shared.n_negative, __popc(negatives));
+    const RowRoles roles(state.labels, i);
+    int positives = 0;
+    int negatives = 0;
+    constexpr int64_t step = int64_t{kRowWarps} * kWordsAhead;
+    for (int64_t first = warp_of() * kWordsAhead; first * kWarp < r.n; first += step) {
+      const unsigned plain = plain_words(gate, roles, first);
+      WordBits bits{0, ~0U, 0};  // of word first + the lane
+      for (unsigned left = ~plain & ((1U << kWordsAhead) - 1); left != 0; left &= left - 1) {
+        const int u = __ffs(static_cast<int>(left)) - 1;
+        const WordBits found = look(roles, (first + u) * kWarp + lane_of(), visit);
+        if (lane_of() == u) bits = found;
       }
-      if constexpr (!kWide<H>) {
-        if (measured != 0) {
-          const double key = keys_at(measured, j);
-          if (close) slot[j].h = static_cast<H>(scale.half(key));
-        }
-      }
-      visit(word, j, role);
-    });
+      const int64_t word = first + lane_of();
+      if (lane_of() >= kWordsAhead || word * kWarp >= r.n) continue;
+      positive[word] = bits.positive;
+      negative[word] = bits.negative;
+      near[word] = bits.near;
+      weighed[word] = gate.settles && (plain >> lane_of() & 1U) != 0 ? 0 : ~0U;
+      positives += __popc(bits.positive);
+      negatives += __popc(bits.negative);
+    }
+    positives = sum_through_lane(positives);
+    negatives = sum_through_lane(negatives);
+    if (lane_of() == kWarp - 1) {
+      atomicAdd(&shared.n_positive, positives);
+      atomicAdd(&shared.n_negative, negatives);
+    }
     __syncthreads();
+  }
+
+  // The coefficient of each lane, when the word needs its h no more.
+  __device__ void leave(int64_t word, int64_t j, T c) const {
+    const bool some = j < r.n && c != 0;
+    keep(word, __ballot_sync(kAllLanes, some));
+    if (some) slot[j].c = c;
+  }
+  // Says which columns of a word have coefficients.
+  __device__ void keep(int64_t word, unsigned live) const {
+    if (lane_of() != 0) return;
+    const unsigned apart = state.packed ? near[word] : ~0U;
+    near[word] = live & apart;
+    weighed[word] = live & ~apart;
   }
 
   // No coefficients, of a row without terms.
   __device__ void clear() const {
-    each_word([&](int64_t word, int64_t j) {
-      if (lane_of() == 0) near[word] = 0;
-      if (j < r.n) slot[j].c = 0;
-    });
+    for (int64_t word = threadIdx.x; word * kWarp < r.n; word += kRowThreads) {
+      near[word] = weighed[word] = 0;
+    }
+  }
+
+ private:
+  struct WordBits {
+    unsigned positive, negative, near;
+  };
+
+  // Which of the words from `first` on are all negatives above the gate; where not all of them
+  // exist, none.
+  __device__ unsigned plain_words(const WordGate<H>& gate, const RowRoles& roles,
+                                  int64_t first) const {
+    if ((first + kWordsAhead) * kWarp > r.n) return 0;
+    const H limit = gate.above(first + lane_of() % kWordsAhead);
+    const int64_t begin = first * kWarp + lane_of();
+    H h[kWordsAhead];
+    bool negative[kWordsAhead];
+#pragma unroll
+    for (int u = 0; u < kWordsAhead; ++u) h[u] = slot[begin + u * kWarp].h;
+    roles.find_negatives(begin, negative);
+    unsigned plain = 0;
+#pragma unroll
+    for (int u = 0; u < kWordsAhead; ++u) {
+      const H above = __shfl_sync(kAllLanes, limit, u);
+      const bool mine = negative[u] && h[u] > above && h[u] <= Precision<H>::highest;
+      plain |= __all_sync(kAllLanes, mine) ? 1U << u : 0;
+    }
+    return plain;
+  }
+
+  // At a word closely. All lanes come, also of a word that does not exist.
+  template <class Visit>
+  __device__ WordBits look(const RowRoles& roles, int64_t j, const Visit& visit) const {
+    const Role role = j < r.n ? roles.of(j) : kNeither;
+    const bool close = state.packed && role != kNeither && is_near(j);
+    const WordBits bits{__ballot_sync(kAllLanes, role == kPositive),
+                        __ballot_sync(kAllLanes, role == kNegative),
+                        __ballot_sync(kAllLanes, close)};
+    if constexpr (!kWide<H>) {
+      if (bits.near != 0) {
+        const double key = keys_at(bits.near, j);
+        if (close) slot[j].h = static_cast<H>(scale.half(key));
+      }
+    }
+    if (bits.positive != 0) visit(j, role == kPositive);
+    return bits;
   }
 };
-
-// The distances of all positives and negatives, for the statistics; before coefficients come.
-template <class T, class H>
-__device__ void note_distances(const DenseRow<T, H>& row, RowTotals& totals) {
-  ExactSum sums[2];
-  double farthest = -kNever;
-  double nearest = kNever;
-  double least = kNever;  // no negative that is nearest has a larger h
-  row.each_word([&](int64_t word, int64_t j) {
-    const bool is_positive = row.is_set(row.positive, word);
-    const double d_ap = row.distance(row.key_at(j, is_positive));
-    if (is_positive) {
-      sums[0].add(d_ap);
-      farthest = farther(farthest, d_ap);
-    }
-    if (!row.is_set(row.negative, word)) return;
-    if constexpr (kWide<H>) {
-      const double d_an = row.distance(static_cast<double>(row.slot[j].h));
-      sums[1].add(d_an);
-      nearest = nearer(nearest, d_an);
-    } else {
-      sums[1].add(static_cast<double>(row.half_distance(j)));
-      const double h = static_cast<double>(row.slot[j].h);
-      least = ::fmin(least, h + static_cast<double>(row.error(j)));
-    }
-  });
-  sum_block(sums, row.shared);
-  if constexpr (!kWide<H>) {
-    least = -largest_in_block(-least, row.shared);
-    row.each_word([&](int64_t word, int64_t j) {
-      const bool is_negative = row.is_set(row.negative, word);
-      const double h = is_negative ? static_cast<double>(row.slot[j].h) : 0;
-      const double error = is_negative ? static_cast<double>(row.error(j)) : 0;
-      const bool open = is_negative && !(h - error > least);  // NaN is among them
-      const double d_an = row.distance(row.key_at(j, open));
-      if (open) nearest = nearer(nearest, d_an);
-    });
-  }
-  totals.sum_ap = sums[0].value();
-  totals.sum_an = sums[1].value();
-  totals.max_ap = largest_in_block(farthest, row.shared);
-  totals.min_an = -largest_in_block(-nearest, row.shared);
-  totals.n_ap = row.shared.n_positive;
-  totals.n_an = row.shared.n_negative;
-}
 
 }  // namespace flashmetric::cuda

@@ -12,8 +12,9 @@ namespace {
 
 // A block a row; where positives are listed, as many blocks as have memory for them.
 template <class T, class H, class Rule>
-__global__ void __launch_bounds__(kRowThreads)
-    judge_rows(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r, Chunk chunk) {
+__global__ void __launch_bounds__(kRowThreads, 5)
+    judge_rows(const __grid_constant__ DenseState state, const __grid_constant__ RowView<T> x,
+               const __grid_constant__ RowView<T> r, Chunk chunk) {
   __shared__ RowShared shared;
   __shared__ PositiveShared list_shared;
   for (int64_t at = blockIdx.x; at < chunk.rows; at += gridDim.x) {

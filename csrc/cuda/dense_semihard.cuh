@@ -89,6 +89,7 @@ struct SemiHardRow {
     });
     __syncthreads();
     row.each_word([&](int64_t word, int64_t j) {
+      row.keep(word, __ballot_sync(kAllLanes, j < row.r.n));
       if (j >= row.r.n || row.is_set(row.positive, word)) return;
       if (row.is_set(row.negative, word)) {
         const double key = row.slot[j].h;

@@ -6,6 +6,7 @@
 
 #include "../losses.h"
 #include "dense_list.cuh"
+#include "dense_noted.cuh"
 
 namespace flashmetric::cuda {
 
@@ -48,7 +49,7 @@ struct SoftplusRow {
   // sums: values, triplets.
   __device__ void judge_negatives(ExactSum (&sums)[2]) const {
     row.each_word([&](int64_t word, int64_t j) {
-      if (j >= row.r.n || row.is_set(row.positive, word)) return;
+      const bool is_positive = row.is_set(row.positive, word);
       T c = 0;
       if (row.is_set(row.negative, word)) {
         const double key = row.slot[j].h;
@@ -66,7 +67,8 @@ struct SoftplusRow {
         sums[1].add(count);
         c = static_cast<T>(-(pull * factor) * row.slope(key));
       }
-      row.slot[j].c = c;
+      row.keep(word, __ballot_sync(kAllLanes, is_positive || c != 0));
+      if (c != 0) row.slot[j].c = c;
     });
   }
 };
@@ -141,7 +143,6 @@ struct SoftRow {
     const double bend = row.state.detach_weights ? 0 : 1 / row.state.temperature;
     row.each_word([&](int64_t word, int64_t j) {
       const bool is_positive = row.is_set(row.positive, word);
-      if (j >= row.r.n) return;
       double c = 0;
       if (slope != 0 && (is_positive || row.is_set(row.negative, word))) {
         const double key = row.slot[j].h;
@@ -151,7 +152,7 @@ struct SoftRow {
         const double share = slope * kind.weight(gap) * (1 + bent);
         c = share == 0 ? 0 : (is_positive ? share : -share) * row.slope(key);
       }
-      row.slot[j].c = static_cast<T>(c);
+      row.leave(word, j, static_cast<T>(c));
     });
   }
 };
@@ -160,7 +161,7 @@ struct SoftWeights {
   template <class T, class H>
   static __device__ void judge(const DenseRow<T, H>& row, PositiveList&, RowTotals& totals) {
     const DenseState& state = row.state;
-    row.split([](int64_t, int64_t, Role) {});
+    row.split(row.gate(), [](int64_t, bool) {});
     if (row.shared.n_positive == 0 || row.shared.n_negative == 0) return row.clear();
     const double rate = 1 / state.temperature;
     Softmax kinds[2] = {{rate, 0, 0, 0}, {-rate, 0, 0, 0}};

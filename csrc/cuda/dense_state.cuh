@@ -36,6 +36,13 @@ struct PackedRows {
   float* slack = nullptr;  // [padded] h is off by at most the sum of both; < 0: keys judge the row
 };
 
+// Of 32 references, a word of bits (dense_gate.cuh).
+struct WordBound {
+  float slack, half;
+};
+
+struct HalfScale;
+
 // A number of an anchor, or of all.
 struct Numbers {
   double number = 0;
@@ -69,16 +76,20 @@ struct DenseState : Compared {
   void* grad[2] = {};
   double* stats = nullptr;
 
-  bool packed = false;  // gradients are products of matrices
-  bool wide = true;     // h are keys
-  int64_t width = 0;    // of a packed row: dim, padded
-  PackedRows rows[2];   // of queries and references, the same one twice if they are one set
-  int64_t stride = 0;   // slots of a row, the references padded to tiles
-  int64_t chunk = 0;    // rows of slots
+  bool packed = false;         // gradients are products of matrices
+  bool wide = true;            // h are keys
+  int64_t width = 0;           // of a packed row: dim, padded
+  PackedRows rows[2];          // of queries and references, the same one twice if they are one set
+  WordBound* words = nullptr;  // [stride / 32] of the references
+  HalfScale* scale = nullptr;  // of packed rows
+  int64_t stride = 0;          // slots of a row, the references padded to tiles
+  int64_t chunk = 0;           // rows of slots
   void* slots = nullptr;
   uint32_t* positive = nullptr;  // [chunk][stride / 32] bit j: reference j is a positive
   uint32_t* negative = nullptr;
-  uint32_t* near = nullptr;      // its gradient is taken by difference
+  // Once a row is judged, its coefficients are where a bit is set, and nowhere else:
+  uint32_t* near = nullptr;      // taken by difference, as all are of rows that are not packed
+  uint32_t* weighed = nullptr;   // taken by products of matrices
   int64_t lists = 0;             // blocks that judge rows
   double* list_value = nullptr;  // [lists][n_ref] positives of the row of a block
   int32_t* list_row = nullptr;

@@ -50,7 +50,7 @@ __device__ bool load_coefficients(const DenseState& state, const Weighed& weighe
     const int64_t at = by_columns ? k + term : first + row;
     const int64_t column = by_columns ? first + row : k + term;
     float one = 0;
-    if (exists && (state.near[at * words + column / kWarp] >> (column % kWarp) & 1U) == 0) {
+    if (exists && (state.weighed[at * words + column / kWarp] >> (column % kWarp) & 1U) != 0) {
       one = c[(at * state.stride + column) * weighed.step];
     }
     stage.c[term][row] = one;
