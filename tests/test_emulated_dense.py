@@ -64,6 +64,22 @@ def test_classes(run, name):
         assert_beside_float64(name, batch(name, 70, 9, classes, reduction="none"), run)
 
 
+@pytest.mark.parametrize("name", [*LOSSES, "online_contrastive_loss"])
+def test_words_of_negatives(run, name):
+    """Most words of 32 references have no positive, and of no, some or all negatives a term."""
+    weights = torch.rand(260, generator=torch.Generator().manual_seed(2))
+    for margin, options in (
+        (0.2, {"weights": weights}),
+        (3.5, {"distance": "cosine", "margin": 0.9}),
+        (3.0, {"self_index": None}),
+        (9.0, {"reduction": "none"}),
+    ):
+        sample = batch(name, 260, 12, **({"margin": margin} | options))
+        if "self_index" in options:
+            sample = with_references(batch(name, 150, 12, margin=margin), 260)
+        assert_beside_float64(name, sample, run)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_references(run, name):
     for n, n_ref in ((40, 130), (130, 40)):

@@ -125,7 +125,9 @@ void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseS
   }
   state.totals = arena.take<RowTotals>(state.query.n);
   if (state.packed && wants_gradient(state)) {
-    state.partial = arena.take<double>(partial_size(state, facts.multiprocessors));
+    const int64_t rows = partial_rows(state, facts.multiprocessors);
+    state.partial = arena.take<double>(rows * (state.dim + 1));
+    state.touched = arena.take<int32_t>(rows);
   }
   state.counted = arena.take<DenseTotals>(1);
   state.scales = arena.take<KindScales>(1);

@@ -11,51 +11,51 @@ namespace flashmetric::cuda {
 
 constexpr int kPairThreads = 256;
 constexpr int kPairWarps = kPairThreads / kWarp;
-// Columns of a warp: near pairs are few, and one look at a word is for all of them.
-constexpr int kPairColumns = 4;
+constexpr int kPairBlocks = 2;  // of a multiprocessor: leaves a lane room to read four pairs at once
+// Columns of a warp: near pairs are few, and a block looks at a word for all of its columns.
+constexpr int kPairColumns = kWarp / kPairWarps;
+// Rows whose words it reads at a time, four each thread.
+constexpr int kScannedRows = 4 * kPairThreads;
 
 template <class T, class H>
 struct DensePairs {
   const DenseState& state;
   Chunk chunk;
 
-  // The coefficient, or 0 where there is none, or products of matrices take the pair.
-  __device__ double coefficient(int64_t at, int64_t j) const {
-    if (at >= chunk.rows || j >= state.ref.n) return 0;
-    if ((word_of(at, j / kWarp) >> (j % kWarp) & 1U) == 0) return 0;
-    return static_cast<double>(slots_of<T, H>(state, at)[j].c);
-  }
   __device__ uint32_t word_of(int64_t at, int64_t word) const {
     return state.near[at * (state.stride / kWarp) + word];
   }
+  // The coefficient of a pair whose bit is set.
+  __device__ double coefficient(bool set, int64_t at, int64_t j) const {
+    return set ? static_cast<double>(slots_of<T, H>(state, at)[j].c) : 0;
+  }
 
+  // The pairs of a row; a lane looks at a word.
   template <Steps steps>
   __device__ void add_row(const RowPairs<T, steps>& pairs, int64_t at) const {
-    for (int64_t word = 0; word * kWarp < state.ref.n; ++word) {
-      if (word_of(at, word) == 0) continue;
-      const int64_t j = word * kWarp + threadIdx.x % kWarp;
-      const double c = coefficient(at, j);
-      const unsigned some = __ballot_sync(kAllLanes, c != 0);
-      if (some != 0) pairs.add(some, j < state.ref.n ? j : 0, c, true);
+    for (int64_t first = 0; first * kWarp < state.ref.n; first += kWarp) {
+      const int64_t own = first + lane_of();
+      const uint32_t bits = own * kWarp < state.ref.n ? word_of(at, own) : 0;
+      for (unsigned left = __ballot_sync(kAllLanes, bits != 0); left != 0; left &= left - 1) {
+        const int from = __ffs(static_cast<int>(left)) - 1;
+        const uint32_t word = __shfl_sync(kAllLanes, bits, from);
+        const int64_t j = (first + from) * kWarp + lane_of();
+        const double c = coefficient((word >> lane_of() & 1U) != 0, at, j);
+        const unsigned some = __ballot_sync(kAllLanes, c != 0);
+        if (some != 0) pairs.add(some, j < state.ref.n ? j : 0, c, true);
+      }
     }
   }
 
-  // Of column j, rows at .. at + 31.
+  // Of column j, rows at .. at + 31; `bits` of the word that has the column in the row of the lane.
   template <Steps steps>
-  __device__ void add_column(const RowPairs<T, steps>& pairs, int64_t at, int64_t j) const {
-    const int64_t own = at + threadIdx.x % kWarp;
-    const double c = coefficient(own, j);
+  __device__ void add_column(const RowPairs<T, steps>& pairs, int64_t at, int64_t j,
+                             uint32_t bits) const {
+    const int64_t own = at + lane_of();
+    const double c = coefficient((bits >> (j % kWarp) & 1U) != 0, own, j);
     const unsigned some = __ballot_sync(kAllLanes, c != 0);
     if (some == 0) return;
     pairs.add(some, chunk.first + (own < chunk.rows ? own : 0), c, false);
-  }
-
-  // Whether one of the rows at .. at + 31 has a near pair among the columns from j on.
-  __device__ bool any_near(int64_t at, int64_t j) const {
-    const int64_t own = at + threadIdx.x % kWarp;
-    const uint32_t word = own < chunk.rows ? word_of(own, j / kWarp) : 0;
-    constexpr uint32_t columns = (1U << kPairColumns) - 1;
-    return __any_sync(kAllLanes, (word >> (j % kWarp) & columns) != 0);
   }
 };
 
@@ -68,7 +68,7 @@ struct PairBuffer {
 };
 
 template <class T, class H, Steps steps>
-__global__ void __launch_bounds__(kPairThreads)
+__global__ void __launch_bounds__(kPairThreads, kPairBlocks)
     pairs_of_rows(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
                   Chunk chunk) {
   __shared__ PairBuffer<T> buffer;
@@ -80,21 +80,34 @@ __global__ void __launch_bounds__(kPairThreads)
   DensePairs<T, H>{state, chunk}.add_row(pairs, at);
 }
 
+// A block has the columns of a word, a warp kPairColumns of them.
 template <class T, class H, Steps steps>
-__global__ void __launch_bounds__(kPairThreads)
+__global__ void __launch_bounds__(kPairThreads, kPairBlocks)
     pairs_of_columns(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
                      Chunk chunk) {
   __shared__ PairBuffer<T> buffer;
-  const int64_t warp = (int64_t{blockIdx.x} * kPairThreads + threadIdx.x) / kWarp;
-  const int64_t first = warp * kPairColumns;
+  __shared__ uint32_t words[kScannedRows];
   const DensePairs<T, H> dense{state, chunk};
-  for (int64_t at = 0; at < chunk.rows && first < r.n; at += kWarp) {
-    if (!dense.any_near(at, first)) continue;
-    for (int64_t j = first; j < first + kPairColumns && j < r.n; ++j) {
-      const GradientRow<T> row(state.key, r, j, state.dim);
-      const RowPairs<T, steps> pairs{row, x, buffer.pairs(), state.sums[1] + j * state.dim};
-      dense.add_column(pairs, at, j);
+  const int64_t first = int64_t{blockIdx.x} * kWarp + warp_of() * kPairColumns;
+  for (int64_t begin = 0; begin < chunk.rows; begin += kScannedRows) {
+    bool some = false;
+#pragma unroll
+    for (int at = static_cast<int>(threadIdx.x); at < kScannedRows; at += kPairThreads) {
+      words[at] = begin + at < chunk.rows ? dense.word_of(begin + at, blockIdx.x) : 0;
+      some = some || words[at] != 0;
     }
+    if (__syncthreads_or(some) == 0) continue;
+    for (int at = 0; at < kScannedRows && first < r.n; at += kWarp) {
+      const uint32_t bits = words[at + lane_of()];
+      constexpr uint32_t columns = (1U << kPairColumns) - 1;
+      if (!__any_sync(kAllLanes, (bits >> (first % kWarp) & columns) != 0)) continue;
+      for (int64_t j = first; j < first + kPairColumns && j < r.n; ++j) {
+        const GradientRow<T> row(state.key, r, j, state.dim);
+        const RowPairs<T, steps> pairs{row, x, buffer.pairs(), state.sums[1] + j * state.dim};
+        dense.add_column(pairs, begin + at, j, bits);
+      }
+    }
+    __syncthreads();
   }
 }
 

@@ -31,8 +31,8 @@ void launch_counts(const DenseState& state, cudaStream_t stream, Launches& launc
 // Adds what the coefficients give the queries, the references.
 void launch_sums(const DenseState& state, bool queries, bool references, Chunk chunk,
                  int multiprocessors, cudaStream_t stream, Launches& launches);
-// Doubles that partial sums of products need.
-int64_t partial_size(const DenseState& state, int multiprocessors);
+// Rows of partial sums of products, in all splits.
+int64_t partial_rows(const DenseState& state, int multiprocessors);
 void launch_writes(const DenseState& state, cudaStream_t stream, Launches& launches);
 
 }  // namespace flashmetric::cuda

@@ -98,6 +98,7 @@ struct DenseState : Compared {
   double* sums[2] = {};         // [rows][dim] of queries and references
   double* weights[2] = {};      // [rows] sums of coefficients
   double* partial = nullptr;    // [splits][rows][dim + 1]
+  int32_t* touched = nullptr;   // [splits][tiles of rows] has it a sum there
   DenseTotals* counted = nullptr;
   KindScales* scales = nullptr;
 

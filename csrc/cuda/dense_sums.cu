@@ -72,15 +72,15 @@ void launch_side(const DenseState& state, int side, Chunk chunk, int multiproces
 
 }  // namespace
 
-int64_t partial_size(const DenseState& state, int multiprocessors) {
-  const auto size = [&](int64_t rows, int64_t terms) {
+int64_t partial_rows(const DenseState& state, int multiprocessors) {
+  const auto rows_of = [&](int64_t rows, int64_t terms) {
     // splits * rows of any chunk that is shorter, too.
     const int64_t most = kBlocksEach * multiprocessors * kTile / tiles_of(state.dim) + rows;
     const int64_t splits = terms / kLeastTerms > 1 ? terms / kLeastTerms : 1;
-    return (splits * rows < most ? splits * rows : most) * (state.dim + 1);
+    return splits * rows < most ? splits * rows : most;
   };
-  const int64_t of_queries = size(state.chunk, state.ref.n);
-  const int64_t of_references = size(state.ref.n, state.chunk);
+  const int64_t of_queries = rows_of(state.chunk, state.ref.n);
+  const int64_t of_references = rows_of(state.ref.n, state.chunk);
   return of_queries > of_references ? of_queries : of_references;
 }
 

@@ -5,7 +5,8 @@
 // Near pairs are left out.
 //
 // Algorithm: a block has a tile of 64 rows x 64 features and a split of the terms, 32 at a time.
-// Several splits leave partial sums, which add_partial adds up in order.
+// Several splits leave partial sums, which add_partial adds up in order. Bits say which coefficients
+// there are, so that what is empty costs a bit of each.
 //
 // Numerics: kSegment products in float, then float64, as cpu/weighted_sums.h has it.
 #pragma once
@@ -32,49 +33,125 @@ struct Weighed {
   int step;  // floats from one coefficient to the next
 };
 
-// Coefficients of terms k .. and rows first ..; whether any is not 0. `by_columns`: terms are rows
-// of the chunk. Threads of a warp read what lies together, and write to different banks.
+// Segments that a block looks at together: as many as a warp has lanes.
+constexpr int kScanned = kWarp;
+
+// The bits of those segments. Words of a segment lie together: of rows of the chunk one for each
+// row of the result, of columns two for each term.
+struct SegmentBits {
+  uint32_t word[kScanned][kTile + 1];  // one more: a segment in another bank
+  unsigned live;                       // segments that have a bit
+};
+
+// Reads the bits from term k on, for rows first .. of the result. `by_columns`: terms are rows of
+// the chunk.
 template <bool by_columns>
-__device__ bool load_coefficients(const DenseState& state, const Weighed& weighed, int64_t first,
-                                  int64_t k, WeighStage& stage) {
-  const auto* const c = static_cast<const float*>(state.slots);
+__device__ unsigned read_bits(const DenseState& state, const Weighed& weighed, int64_t first,
+                              int64_t k, int64_t end, SegmentBits& bits) {
+  constexpr int warps = kTileThreads / kWarp;
   const int64_t words = state.stride / kWarp;
-  const auto t = static_cast<int>(threadIdx.x);
-  bool some = false;
+  const int64_t last = end < weighed.terms ? end : weighed.terms;
+  __syncthreads();
+  if (threadIdx.x == 0) bits.live = 0;
+  __syncthreads();
+  unsigned live = 0;
+  if constexpr (by_columns) {
 #pragma unroll
-  for (int u = 0; u < kTile * kSegment / kTileThreads; ++u) {
-    const int group = t / kWarp * 8 + u;  // of 64: 8 terms of 4 rows, or half a row of one term
-    const int term = by_columns ? group / 2 : group % 4 * 8 + t % 8;
-    const int row = by_columns ? group % 2 * kWarp + t % kWarp : group / 4 * 4 + t % kWarp / 8;
-    const bool exists = k + term < weighed.terms && first + row < weighed.rows;
-    const int64_t at = by_columns ? k + term : first + row;
-    const int64_t column = by_columns ? first + row : k + term;
-    float one = 0;
-    if (exists && (state.weighed[at * words + column / kWarp] >> (column % kWarp) & 1U) != 0) {
-      one = c[(at * state.stride + column) * weighed.step];
+    for (int segment = warp_of(); segment < kScanned; segment += warps) {
+      const int64_t at = k + segment * kSegment + lane_of();
+      unsigned some = 0;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int64_t column = first + half * kWarp;
+        const bool exists = at < last && column < weighed.rows;
+        const uint32_t word = exists ? state.weighed[at * words + column / kWarp] : 0;
+        bits.word[segment][2 * lane_of() + half] = word;
+        some |= word;
+      }
+      live |= __any_sync(kAllLanes, some != 0) ? 1U << segment : 0;
     }
-    stage.c[term][row] = one;
-    some = some || one != 0;
+  } else {
+    unsigned some = 0;
+#pragma unroll
+    for (int row = warp_of(); row < kTile; row += warps) {
+      const int64_t at = first + row;
+      const int64_t column = k + lane_of() * kSegment;
+      const bool exists = at < weighed.rows && column < last;
+      const uint32_t word = exists ? state.weighed[at * words + column / kWarp] : 0;
+      bits.word[lane_of()][row] = word;
+      some |= word;
+    }
+    live = __ballot_sync(kAllLanes, some != 0);
   }
-  return some;
+  if (lane_of() == 0 && live != 0) atomicOr(&bits.live, live);
+  __syncthreads();
+  return bits.live;
 }
 
-__device__ inline void load_terms(const DenseState& state, const Weighed& weighed, int64_t k,
-                                  int64_t feature, WeighStage& stage) {
-  const int64_t begin = weighed.side == 0 ? 0 : weighed.chunk.first;
-  const PackedRows& terms = weighed.side == 0 ? state.rows[1] : state.rows[0];
-#pragma unroll
-  for (int u = 0; u < 2; ++u) {
-    const int term = static_cast<int>(threadIdx.x) / 16 + 16 * u;
-    const int f = static_cast<int>(threadIdx.x) % 16 * 4;
-    float4 four = {0, 0, 0, 0};
-    if (k + term < weighed.terms && feature + f < state.width) {
-      four = *reinterpret_cast<const float4*>(terms.y + (begin + k + term) * state.width + feature +
-                                              f);
-    }
-    *reinterpret_cast<float4*>(stage.y[term] + f) = four;
+// Four coefficients that lie together; those without a bit are 0, and memory holds something else.
+__device__ inline float4 read_coefficients(const float* c, int step, uint32_t bits) {
+  if ((bits & 15U) == 0) return {0, 0, 0, 0};
+  float4 four = *reinterpret_cast<const float4*>(c);
+  if (step == 2) {
+    const float4 more = *reinterpret_cast<const float4*>(c + 4);
+    four = {four.x, four.z, more.x, more.z};
   }
+  return {(bits & 1U) != 0 ? four.x : 0, (bits & 2U) != 0 ? four.y : 0,
+          (bits & 4U) != 0 ? four.z : 0, (bits & 8U) != 0 ? four.w : 0};
 }
+
+// What a thread brings from memory for a segment, while the one before is multiplied.
+template <bool by_columns>
+struct SegmentPart {
+  float4 c[2];
+  float4 y[2];
+
+  // Threads of a warp have two pieces of 16 rows, which they write to different banks; of columns,
+  // two rows of the chunk.
+  __device__ static int row(int u) {
+    const int item = static_cast<int>(threadIdx.x) + u * kTileThreads;
+    return by_columns ? item / 16 : warp_of() % 4 * 16 + lane_of() / 2;
+  }
+  __device__ static int column(int u) {
+    return 4 * (by_columns ? static_cast<int>(threadIdx.x) % 16
+                           : warp_of() / 4 * 4 + u * 2 + lane_of() % 2);
+  }
+
+  __device__ void load(const DenseState& state, const Weighed& weighed, int64_t first, int64_t k,
+                       int64_t feature, const uint32_t* bits) {
+    const auto* const slots = static_cast<const float*>(state.slots);
+    const PackedRows& terms = state.rows[weighed.side == 0 ? 1 : 0];
+    const int64_t begin = k + (weighed.side == 0 ? 0 : weighed.chunk.first);
+    const int f = static_cast<int>(threadIdx.x) % 16 * 4;
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const int64_t at = (by_columns ? k : first) + row(u);
+      const int64_t j = (by_columns ? first : k) + column(u);
+      const uint32_t word = by_columns ? bits[2 * row(u) + column(u) / kWarp] : bits[row(u)];
+      c[u] = read_coefficients(slots + (at * state.stride + j) * weighed.step, weighed.step,
+                               word >> (column(u) % kWarp));
+      const int term = static_cast<int>(threadIdx.x) / 16 + 16 * u;
+      const float* const from = terms.y + (begin + term) * state.width + feature + f;
+      y[u] = float4{0, 0, 0, 0};
+      if (feature + f < state.width) y[u] = *reinterpret_cast<const float4*>(from);
+    }
+  }
+  __device__ void store(WeighStage& stage) const {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      if constexpr (by_columns) {
+        *reinterpret_cast<float4*>(stage.c[row(u)] + column(u)) = c[u];
+      } else {
+        stage.c[column(u)][row(u)] = c[u].x;
+        stage.c[column(u) + 1][row(u)] = c[u].y;
+        stage.c[column(u) + 2][row(u)] = c[u].z;
+        stage.c[column(u) + 3][row(u)] = c[u].w;
+      }
+      const int term = static_cast<int>(threadIdx.x) / 16 + 16 * u;
+      *reinterpret_cast<float4*>(stage.y[term] + static_cast<int>(threadIdx.x) % 16 * 4) = y[u];
+    }
+  }
+};
 
 struct WeighSums {
   double total[4][4] = {};
@@ -123,28 +200,11 @@ __device__ inline void keep_sums(const DenseState& state, const Weighed& weighed
   }
 }
 
-template <bool by_columns>
-__global__ void __launch_bounds__(kTileThreads)
-    weigh_rows(const __grid_constant__ DenseState state, Weighed weighed) {
-  __shared__ WeighStage stage;
+// Adds the sums of coefficients of a tile to those of its rows, or leaves a partial sum.
+__device__ inline void keep_weights(const DenseState& state, const Weighed& weighed, int64_t first,
+                                    double own) {
   __shared__ double quarters[kTileThreads];
-  const int64_t tiles = (weighed.rows + kTile - 1) / kTile;
-  const int64_t first = blockIdx.x % tiles * kTile;
-  const int64_t feature = blockIdx.x / tiles * kTile;
-  const int64_t segments = (weighed.terms + kSegment - 1) / kSegment;
-  const int64_t begin = segments * blockIdx.y / weighed.splits * kSegment;
-  const int64_t end = segments * (blockIdx.y + 1) / weighed.splits * kSegment;
-  WeighSums sums;
-  for (int64_t k = begin; k < end; k += kSegment) {
-    const bool some = load_coefficients<by_columns>(state, weighed, first, k, stage);
-    load_terms(state, weighed, k, feature, stage);
-    // Of hinges that are mostly inactive whole tiles are empty.
-    if (__syncthreads_or(some) != 0) sums.add(stage, feature == 0);
-    __syncthreads();
-  }
-  keep_sums(state, weighed, first, feature, sums);
-  if (feature != 0) return;
-  quarters[threadIdx.x] = sums.weight;
+  quarters[threadIdx.x] = own;
   __syncthreads();
   const int64_t row = first + threadIdx.x;
   if (threadIdx.x >= kTile || row >= weighed.rows) return;
@@ -157,16 +217,62 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
+template <bool by_columns>
+__global__ void __launch_bounds__(kTileThreads, 2)
+    weigh_rows(const __grid_constant__ DenseState state, Weighed weighed) {
+  __shared__ WeighStage stage[2];
+  __shared__ SegmentBits bits;
+  const int64_t tiles = (weighed.rows + kTile - 1) / kTile;
+  const int64_t tile = blockIdx.x % tiles;
+  const int64_t first = tile * kTile;
+  const int64_t feature = blockIdx.x / tiles * kTile;
+  const int64_t segments = (weighed.terms + kSegment - 1) / kSegment;
+  const int64_t begin = segments * blockIdx.y / weighed.splits * kSegment;
+  const int64_t end = segments * (blockIdx.y + 1) / weighed.splits * kSegment;
+  WeighSums sums;
+  SegmentPart<by_columns> part;
+  bool some = false;
+  for (int64_t k = begin; k < end; k += kScanned * kSegment) {
+    // Of hinges that are mostly inactive whole tiles are empty.
+    unsigned live = read_bits<by_columns>(state, weighed, first, k, end, bits);
+    some = some || live != 0;
+    const auto load = [&] {
+      const int segment = __ffs(static_cast<int>(live)) - 1;
+      part.load(state, weighed, first, k + segment * kSegment, feature, bits.word[segment]);
+    };
+    if (live != 0) load();
+    for (int at = 0; live != 0; at ^= 1) {
+      part.store(stage[at]);
+      __syncthreads();
+      live &= live - 1;
+      if (live != 0) load();
+      sums.add(stage[at], feature == 0);
+    }
+  }
+  if (weighed.splits > 1 && feature == 0 && threadIdx.x == 0) {
+    state.touched[blockIdx.y * tiles + tile] = some ? 1 : 0;
+  }
+  if (!some) return;
+  keep_sums(state, weighed, first, feature, sums);
+  if (feature == 0) keep_weights(state, weighed, first, sums.weight);
+}
+
 // A thread a feature, and one for the sum of coefficients.
 __global__ void __launch_bounds__(kTileThreads)
     add_partial(const __grid_constant__ DenseState state, Weighed weighed) {
   const int64_t columns = state.dim + 1;
   const int64_t at = int64_t{blockIdx.x} * kTileThreads + threadIdx.x;
   if (at >= weighed.rows * columns) return;
+  const int64_t tiles = (weighed.rows + kTile - 1) / kTile;
+  const int64_t tile = at / columns / kTile;
   double sum = 0;
+  bool some = false;
   for (int split = 0; split < weighed.splits; ++split) {
+    if (state.touched[split * tiles + tile] == 0) continue;
     sum += state.partial[split * weighed.rows * columns + at];
+    some = true;
   }
+  if (!some) return;
   const int64_t row = (weighed.side == 0 ? weighed.chunk.first : 0) + at / columns;
   const int64_t k = at % columns;
   double* const to = k < state.dim ? state.sums[weighed.side] + row * state.dim + k

@@ -242,6 +242,12 @@ Value atomicMin(Value* at, std::type_identity_t<Value> value) {
   return before;
 }
 template <class Value>
+Value atomicOr(Value* at, std::type_identity_t<Value> value) {
+  const Value before = *at;
+  *at = before | value;
+  return before;
+}
+template <class Value>
 Value atomicExch(Value* at, std::type_identity_t<Value> value) {
   const Value before = *at;
   *at = value;
