@@ -61,8 +61,7 @@ DenseState dense_state(const DenseProblem& problem, const Names& names, DenseRul
                    problem.labels.relation != Relation::mask;
   const bool products = state.key.of_products() && !state.key.relative && problem.dim > 0;
   state.packed = products && problem.dtype == DType::float32;
-  const bool hinges = rule == DenseRule::contrastive || rule == DenseRule::hinges;
-  state.wide = !state.packed || !hinges;
+  state.wide = !state.packed || rule == DenseRule::softplus || rule == DenseRule::soft;
   state.width = (problem.dim + kProducts - 1) / kProducts * kProducts;
   state.rows[0].padded = in_tiles(problem.query.n);
   state.rows[1].padded = in_tiles(problem.ref.n);
@@ -114,13 +113,14 @@ void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseS
     *bits = arena.take<uint32_t>(slots / kWarp);
   }
   if (lists_positives(rule) && state.ref.n > 0) {
-    const int64_t bytes = state.ref.n * (sizeof(double) + 2 * sizeof(int32_t));
+    const int64_t bytes = state.ref.n * (2 * sizeof(double) + 2 * sizeof(int32_t));
     state.lists = chunk_bytes(facts) / bytes;
     state.lists = state.lists < kMostLists ? state.lists : kMostLists;
     state.lists = state.lists < state.chunk ? state.lists : state.chunk;
     state.lists = state.lists > 1 ? state.lists : 1;
     state.list_value = arena.take<double>(state.lists * state.ref.n);
     state.list_row = arena.take<int32_t>(state.lists * state.ref.n);
+    state.list_offer = arena.take<unsigned long long>(state.lists * state.ref.n);
     state.list_best = arena.take<int32_t>(state.lists * state.ref.n);
   }
   state.totals = arena.take<RowTotals>(state.query.n);

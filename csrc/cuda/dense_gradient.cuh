@@ -11,7 +11,8 @@ namespace flashmetric::cuda {
 
 constexpr int kPairThreads = 256;
 constexpr int kPairWarps = kPairThreads / kWarp;
-constexpr int kPairBlocks = 2;  // of a multiprocessor: leaves a lane room to read four pairs at once
+constexpr int kPairBlocks =
+    2;  // of a multiprocessor: leaves a lane room to read four pairs at once
 // Columns of a warp: near pairs are few, and a block looks at a word for all of its columns.
 constexpr int kPairColumns = kWarp / kPairWarps;
 // Rows whose words it reads at a time, four each thread.

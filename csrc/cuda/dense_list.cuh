@@ -13,6 +13,7 @@ constexpr int kSharedList = 256;  // positives that need no memory elsewhere
 
 struct PositiveShared {
   double value[kSharedList];
+  unsigned long long offer[kSharedList];
   int32_t row[kSharedList];
   int32_t best[kSharedList];
   int32_t scan[kRowWarps];
@@ -25,19 +26,22 @@ __device__ inline bool precedes(double a, double b) { return a < b || (b != b &&
 struct PositiveList {
   double* value;  // distances, or keys
   int32_t* row;
-  int32_t* best;       // of semi-hard rows, see dense_semihard.cuh
+  unsigned long long* offer;  // of semi-hard rows, see dense_offers.cuh
+  int32_t* best;
   double* more_value;  // in the workspace: of rows with more than kSharedList
   int32_t* more_row;
+  unsigned long long* more_offer;
   int32_t* more_best;
   PositiveShared& shared;
   int count = 0;
   int numbers = 0;  // those before the first NaN
 
   __device__ PositiveList(const DenseState& state, PositiveShared& block)
-      : value(block.value), row(block.row), best(block.best), shared(block) {
+      : value(block.value), row(block.row), offer(block.offer), best(block.best), shared(block) {
     const int64_t at = int64_t{blockIdx.x} * state.ref.n;
     more_value = state.list_value + at;
     more_row = state.list_row + at;
+    more_offer = state.list_offer + at;
     more_best = state.list_best + at;
   }
 
@@ -70,6 +74,7 @@ struct PositiveList {
       }
       value = more_value;
       row = more_row;
+      offer = more_offer;
       best = more_best;
     }
     __syncthreads();

@@ -3,53 +3,10 @@
 // the distances, and float64 keys wherever h leaves a doubt.
 #pragma once
 
+#include "dense_block.cuh"
 #include "dense_gate.cuh"
 
 namespace flashmetric::cuda {
-
-// What the threads of a block share.
-struct RowShared {
-  double sums[kRowWarps][16];
-  int32_t n_positive, n_negative;
-};
-
-// The sums over the block, in a fixed tree; all threads have them.
-template <int n>
-__device__ void sum_block(ExactSum (&own)[n], RowShared& shared) {
-  static_assert(2 * n <= 16);
-  bool some = false;
-#pragma unroll
-  for (int v = 0; v < n; ++v) some = some || own[v].sum != 0;
-  // Where most terms are 0, most warps have none.
-  for (int mask = __any_sync(kAllLanes, some) ? 1 : kWarp; mask < kWarp; mask *= 2) {
-#pragma unroll
-    for (int v = 0; v < n; ++v) own[v].add(from_lane(own[v], mask));
-  }
-#pragma unroll
-  for (int v = 0; v < n; ++v) {
-    if (lane_of() == 0) shared.sums[warp_of()][2 * v] = own[v].sum;
-    if (lane_of() == 0) shared.sums[warp_of()][2 * v + 1] = own[v].lost;
-  }
-  __syncthreads();
-#pragma unroll
-  for (int v = 0; v < n; ++v) {
-    own[v] = {};
-    for (const auto& of_warp : shared.sums) own[v].add({of_warp[2 * v], of_warp[2 * v + 1]});
-  }
-  __syncthreads();
-}
-
-// The largest over the block; NaN if one is.
-__device__ inline double largest_in_block(double own, RowShared& shared) {
-  for (int mask = 1; mask < kWarp; mask *= 2) {
-    own = larger(own, __shfl_xor_sync(kAllLanes, own, mask));
-  }
-  if (lane_of() == 0) shared.sums[warp_of()][0] = own;
-  __syncthreads();
-  for (const auto& of_warp : shared.sums) own = larger(own, of_warp[0]);
-  __syncthreads();
-  return own;
-}
 
 template <class T, class H>
 struct DenseRow {
@@ -84,6 +41,28 @@ struct DenseRow {
   __device__ void each_word(const Visit& visit) const {
     for (int64_t word = warp_of(); word * kWarp < r.n; word += kRowWarps) {
       visit(word, word * kWarp + lane_of());
+    }
+  }
+  // The same with h, the slack of the column and the negatives of each word, of which some are on
+  // their way before the first is looked at: visit(word, h, slack, negatives).
+  template <class Visit>
+  __device__ void each_words_ahead(const Visit& visit) const {
+    constexpr int64_t step = int64_t{kRowWarps} * kWordsAhead;
+    for (int64_t first = warp_of() * kWordsAhead; first * kWarp < r.n; first += step) {
+      H h[kWordsAhead];
+      float slack[kWordsAhead];
+      uint32_t negatives[kWordsAhead];
+#pragma unroll
+      for (int u = 0; u < kWordsAhead; ++u) {
+        const int64_t j = (first + u) * kWarp + lane_of();
+        h[u] = j < r.n ? slot[j].h : 0;
+        slack[u] = j < r.n ? state.rows[1].slack[j] : 0;
+        negatives[u] = (first + u) * kWarp < r.n ? negative[first + u] : 0;
+      }
+#pragma unroll
+      for (int u = 0; u < kWordsAhead; ++u) {
+        if ((first + u) * kWarp < r.n) visit(first + u, h[u], slack[u], negatives[u]);
+      }
     }
   }
   __device__ static bool is_set(const uint32_t* bits, int64_t word) {
@@ -129,11 +108,11 @@ struct DenseRow {
   // What h of packed rows can be off by; 4 u, for what is measured and for thresholds, which round
   // once, leave room for the sums.
   __device__ float error(int64_t j) const {
-    const float own = state.rows[0].slack[i];
-    const float other = state.rows[1].slack[j];
-    const float size = ::fabsf(static_cast<float>(slot[j].h));
+    return error(static_cast<float>(slot[j].h), state.rows[0].slack[i], state.rows[1].slack[j]);
+  }
+  __device__ static float error(float h, float own, float other) {
     constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
-    return (own > 0 ? own : 0) + (other > 0 ? other : 0) + size * u;
+    return (own > 0 ? own : 0) + (other > 0 ? other : 0) + ::fabsf(h) * u;
   }
   __device__ float half_distance(int64_t j) const {
     return scale.distance(static_cast<float>(slot[j].h), state.key.form == Form::product);
@@ -212,6 +191,23 @@ struct DenseRow {
     const unsigned apart = state.packed ? near[word] : ~0U;
     near[word] = live & apart;
     weighed[word] = live & ~apart;
+  }
+
+  // The same where they are few and far between: columns say so one by one, after open_columns.
+  __device__ void open_columns() const {
+    for (int64_t word = threadIdx.x; word * kWarp < r.n; word += kRowThreads) weighed[word] = 0;
+    __syncthreads();
+  }
+  __device__ void keep_column(int64_t j) const { atomicOr(weighed + j / kWarp, 1U << (j % kWarp)); }
+  // `apart`: all of them by difference.
+  __device__ void close_columns(bool apart) const {
+    __syncthreads();
+    for (int64_t word = threadIdx.x; word * kWarp < r.n; word += kRowThreads) {
+      const unsigned live = weighed[word];
+      const unsigned close = apart || !state.packed ? ~0U : near[word];
+      near[word] = live & close;
+      weighed[word] = live & ~close;
+    }
   }
 
   // No coefficients, of a row without terms.

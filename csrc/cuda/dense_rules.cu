@@ -10,9 +10,13 @@
 namespace flashmetric::cuda {
 namespace {
 
+// Blocks of a multiprocessor: what hides the latency of their loads, and spills in no loop.
+template <class H>
+constexpr int kJudgeBlocks = kWide<H> ? 4 : 5;
+
 // A block a row; where positives are listed, as many blocks as have memory for them.
 template <class T, class H, class Rule>
-__global__ void __launch_bounds__(kRowThreads, 5)
+__global__ void __launch_bounds__(kRowThreads, kJudgeBlocks<H>)
     judge_rows(const __grid_constant__ DenseState state, const __grid_constant__ RowView<T> x,
                const __grid_constant__ RowView<T> r, Chunk chunk) {
   __shared__ RowShared shared;
@@ -86,7 +90,7 @@ void launch_rule(const DenseState& state, DenseRule rule, Chunk chunk, cudaStrea
       launch_wide<SoftWeights>(state, chunk, stream);
       break;
     case DenseRule::semihard:
-      launch_wide<SemiHardPairs>(state, chunk, stream);
+      launch_any<SemiHardPairs>(state, chunk, stream);
       break;
   }
   launches.check("judge_rows");

@@ -2,29 +2,22 @@
 // POLICY of the semi-hard loss: a triplet for every positive, with the nearest negative that is
 // farther (Schroff, Kalenichenko, Philbin 2015, "FaceNet", section 3.2), else the farthest of all.
 //
-// Algorithm: every negative finds its place among the positives, sorted by key, and is offered to
-// the last positive before it: an atomic minimum, first of keys, then of rows. What a positive and
-// those before it, back to the next that was offered one, choose is the best that it was offered:
-// any later one is farther. So positives fall into runs that share a negative; a warp takes a run.
+// Algorithm: every negative is offered to the last of the sorted positives that it lies beyond. What
+// a positive and those before it, back to the next that was offered one, choose is the best that it
+// was offered: any later one is farther. So positives fall into runs that share a negative; a warp
+// takes a run.
 #pragma once
 
+#include <limits>
+
 #include "../losses.h"
-#include "dense_list.cuh"
+#include "dense_offers.cuh"
 
 namespace flashmetric::cuda {
 
-constexpr int32_t kNobody = INT32_MAX;
-
-// Keys as numbers that order as they do. 0 + -0 is 0: equal keys have equal bits.
-__device__ inline unsigned long long ordered_bits(double key) {
-  const auto bits = static_cast<unsigned long long>(__double_as_longlong(key + 0.0));
-  constexpr unsigned long long sign = 1ULL << 63;
-  return (bits & sign) != 0 ? ~bits : bits | sign;
-}
-__device__ inline double key_of_bits(unsigned long long bits) {
-  constexpr unsigned long long sign = 1ULL << 63;
-  return __longlong_as_double(static_cast<long long>((bits & sign) != 0 ? bits & ~sign : ~bits));
-}
+// Coefficients of a row that are taken by difference. Each reads two rows, in float64; a product
+// multiplies all references, in float32, however many have one: of 4096, 64 times as many.
+constexpr int kFewPairs = 64;
 
 // What a thread adds up of its triplets.
 struct SemiHardSums {
@@ -33,73 +26,35 @@ struct SemiHardSums {
   double farthest = -kNever, nearest = kNever;
 };
 
-// A negative, or none, that positives share.
-struct Rival {
-  int32_t row;
-  double key;
-};
-
-template <class T>
+template <class T, class H>
 struct SemiHardRow {
-  const DenseRow<T, double>& row;
+  const DenseRow<T, H>& row;
   const PositiveList& list;
   double margin, factor;
   bool soft_margin;
 
-  __device__ SemiHardRow(const DenseRow<T, double>& of, const PositiveList& positives)
+  __device__ SemiHardRow(const DenseRow<T, H>& of, const PositiveList& positives)
       : row(of), list(positives), soft_margin(of.state.soft_margin) {
     margin = of.state.margin.of(of.i);
     factor = of.state.weight.of(of.i) * cotangent_of<T>(of.state, of.i);
   }
 
-  // The farthest negative, the lowest row of equals; a NaN is farther than all.
-  __device__ Rival find_farthest() const {
-    double most = -kNever;
-    row.each_word([&](int64_t word, int64_t j) {
-      if (row.is_set(row.negative, word)) most = farther(most, row.slot[j].h);
-    });
-    most = largest_in_block(most, row.shared);
-    double first = -static_cast<double>(kNobody);
-    row.each_word([&](int64_t word, int64_t j) {
-      const bool is_negative = row.is_set(row.negative, word);
-      const double key = is_negative ? row.slot[j].h : 0;
-      const bool equal = is_negative && (key == most || (key != key && most != most));
-      if (equal) first = ::fmax(first, -static_cast<double>(j));
-    });
-    return {static_cast<int32_t>(-largest_in_block(first, row.shared)), most};
-  }
-
-  // The last positive that a negative lies beyond; -1: none.
-  __device__ int before(double key) const {
-    return list.first([&](double k) { return !(k < key); }, list.numbers) - 1;
-  }
-
-  // Negatives offer themselves; after it they have no coefficients.
-  __device__ void offer_negatives() const {
+  // Those that have been chosen have no coefficients yet.
+  __device__ void open_coefficients(const Rival& farthest) const {
     for (int p = static_cast<int>(threadIdx.x); p < list.count; p += kRowThreads) {
-      row.slot[list.row[p]].bits = ~0ULL;
-      list.best[p] = kNobody;
+      if (list.best[p] != kNobody) row.slot[list.best[p]].c = 0;
     }
+    if (threadIdx.x == 0 && farthest.row != kNobody) row.slot[farthest.row].c = 0;
     __syncthreads();
-    row.each_word([&](int64_t word, int64_t j) {
-      if (!row.is_set(row.negative, word)) return;
-      const double key = row.slot[j].h;
-      const int p = before(key);
-      if (p >= 0) atomicMin(&row.slot[list.row[p]].bits, ordered_bits(key));
-    });
-    __syncthreads();
-    row.each_word([&](int64_t word, int64_t j) {
-      row.keep(word, __ballot_sync(kAllLanes, j < row.r.n));
-      if (j >= row.r.n || row.is_set(row.positive, word)) return;
-      if (row.is_set(row.negative, word)) {
-        const double key = row.slot[j].h;
-        const int p = before(key);
-        const bool best = p >= 0 && row.slot[list.row[p]].bits == ordered_bits(key);
-        if (best) atomicMin(list.best + p, static_cast<int32_t>(j));
-      }
-      row.slot[j].c = 0;
-    });
-    __syncthreads();
+  }
+  __device__ void keep_coefficients(const Rival& farthest) const {
+    row.open_columns();
+    for (int p = static_cast<int>(threadIdx.x); p < list.count; p += kRowThreads) {
+      row.keep_column(list.row[p]);
+      if (list.best[p] != kNobody) row.keep_column(list.best[p]);
+    }
+    if (threadIdx.x == 0 && farthest.row != kNobody) row.keep_column(farthest.row);
+    row.close_columns(2 * list.count + 1 <= kFewPairs);
   }
 
   // One triplet, by the key of its positive; without a negative d_an is 0. Returns the slope of the
@@ -156,7 +111,7 @@ struct SemiHardRow {
     for (int p = warp_of(); p < list.count; p += kRowWarps) {
       const int32_t best = list.best[p];
       if (best == kNobody) continue;
-      const double key = key_of_bits(row.slot[list.row[p]].bits);
+      const double key = key_of_bits(list.offer[p]);
       __syncwarp();
       add_run(p, false, {best, key}, sums);
     }
@@ -185,17 +140,26 @@ struct SemiHardPairs {
     list_positives(row, list, [](double key) { return key; });
     const int n_negative = row.shared.n_negative;
     if (list.count == 0 || (n_negative == 0 && !state.uncovered)) return row.clear();
-    const SemiHardRow<T> semihard(row, list);
-    const Rival farthest = semihard.find_farthest();
-    const bool nan = farthest.key != farthest.key;
+    const SemiHardRow<T, H> semihard(row, list);
+    const NegativeOffers<T, H> offers{{row, list}};
+    offers.make();
+    Rival farthest;
+    const bool nan = row.shared.nan_row != kNobody;
+    const bool all_beyond = list.best[list.count - 1] != kNobody;
+    if (nan) {
+      farthest = {row.shared.nan_row, std::numeric_limits<double>::quiet_NaN()};
+    } else if (n_negative > 0 && !all_beyond && !state.drop) {
+      farthest = offers.find_farthest();
+    }
     SemiHardSums sums;
-    semihard.offer_negatives();
+    semihard.open_coefficients(farthest);
     if (n_negative == 0 || nan) {
       if (warp_of() == 0) semihard.add_run(list.count - 1, true, farthest, sums);
     } else {
       semihard.add_runs(sums);
       semihard.add_others(farthest, state.drop, sums);
     }
+    semihard.keep_coefficients(farthest);
     sum_block(sums.of, row.shared);
     const double weight = state.weight.of(row.i);
     totals.term[0] = sums.of[0].value() * weight;

@@ -21,11 +21,9 @@ constexpr int kRowWarps = kRowThreads / kWarp;
 // One number of a row: h; then c, the same memory; of a positive also what negatives count for it.
 template <class T, class H>
 union Slot {
-  using Bits = std::conditional_t<sizeof(H) == sizeof(float), unsigned, unsigned long long>;
   H h;
   T c;
   int32_t count;
-  Bits bits;
 };
 
 // A set of float32 rows, y = (x * scale - centre) * unit.
@@ -93,6 +91,7 @@ struct DenseState : Compared {
   int64_t lists = 0;             // blocks that judge rows
   double* list_value = nullptr;  // [lists][n_ref] positives of the row of a block
   int32_t* list_row = nullptr;
+  unsigned long long* list_offer = nullptr;
   int32_t* list_best = nullptr;
   RowTotals* totals = nullptr;  // [n_query]
   double* sums[2] = {};         // [rows][dim] of queries and references
