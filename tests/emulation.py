@@ -88,11 +88,12 @@ def linked(
 
 def _translated(folder: Path) -> Iterator[Path]:
     """The sources of csrc/cuda for a C++ compiler, written to the folder as they are asked for."""
-    # A copy of the headers, with our ptx.cuh; "../x.h" is found from csrc/cuda.
+    # A copy of the headers, with ours of some; "../x.h" is found from csrc/cuda.
     for header in (CSRC / "cuda").glob("*.*h"):
         text = _SHARED.sub(r"char* \1 = emulated::dynamic_shared;", header.read_text())
         (folder / header.name).write_text(text)
-    shutil.copy(_EMULATOR / "ptx.cuh", folder)
+    for ours in ("ptx.cuh", "launch.cuh"):
+        shutil.copy(_EMULATOR / ours, folder)
     yield from (_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp")
     for source in _SOURCES:
         translated = folder / f"{source.stem}.cpp"

@@ -8,9 +8,9 @@
 
 namespace flashmetric::cuda {
 
-constexpr int kListed = 2 * kWarp;  // candidates that a warp collects before it computes keys
-constexpr int kAtOnce = 4;          // candidates of a stream that are read before it is known
-                                    // how many there are: mostly that many or fewer
+// Candidates that a warp collects before it computes keys: 64 at a time, behind those of the rows
+// that tiles could not rank.
+constexpr int kListed = 4 * kWarp;
 
 // Which keys compare candidates. Other forms are never ranked by tiles: of them only the bests of
 // splits are compared.
@@ -30,17 +30,16 @@ struct Decision {
   const RowView<T>& x;
   const RowView<T>& r;
   int64_t i;
-  int32_t* listed;  // [kListed] 2 * position + role; while keys are computed, 2 * reference + role
+  int32_t* listed;  // [kListed] 2 * reference + role
   BestPair best[2];
   int count = 0;
 
   // Those of the lanes that have one.
   __device__ void collect(bool has, int32_t position, int role) {
     const unsigned lanes = __ballot_sync(kAllLanes, has);
-    const unsigned below = lanes & ((1U << threadIdx.x % kWarp) - 1);
-    if (has) listed[count + __popc(below)] = 2 * position + role;
+    const unsigned below = lanes & ((1U << lane_of()) - 1);
+    if (has) listed[count + __popc(below)] = 2 * state.ranked[1].order[position] + role;
     count += __popc(lanes);
-    if (count > kListed - kWarp) compare();
   }
 
   __device__ double key_of(int64_t j) const {
@@ -53,13 +52,8 @@ struct Decision {
   // Eight lanes a key, four keys at a time.
   __device__ void compare() {
     __syncwarp();
-    for (int at = static_cast<int>(threadIdx.x) % kWarp; at < count; at += kWarp) {
-      const int32_t entry = listed[at];
-      listed[at] = 2 * state.ranked[1].order[entry / 2] + entry % 2;
-    }
-    __syncwarp();
     for (int at = 0; at < count; at += 4) {
-      const int own = at + static_cast<int>(threadIdx.x) % kWarp / 8;
+      const int own = at + lane_of() / 8;
       const int32_t entry = listed[own < count ? own : 0];
       const double key = key_of(entry / 2);
       if (own >= count) continue;
@@ -73,45 +67,25 @@ struct Decision {
     count = 0;
   }
 
-  // What the streams of candidates have kept, a lane a stream. Both roles are read before either is
-  // used: what is waited for here is memory.
-  __device__ void collect_candidates() {
-    const float threshold[2] = {lowest_value(state.threshold[0][i]),
-                                lowest_value(state.threshold[1][i])};
-    for (int first = 0; first < state.streams; first += kWarp) {
-      const int stream = first + static_cast<int>(threadIdx.x) % kWarp;
-      const bool exists = stream < state.streams;
-      const int64_t list = i * state.streams + (exists ? stream : 0);
-      int kept[2];
-      Candidate early[2][kAtOnce];
+  // Number `at` of each lane's stream, both roles.
+  __device__ void collect_candidates(int64_t list, const int (&kept)[2], int at,
+                                     const float (&threshold)[2]) {
+    Candidate candidate[2] = {};
 #pragma unroll
-      for (int role = 0; role < 2; ++role) {
-        kept[role] = exists ? state.n_candidates[role][list] : 0;
+    for (int role = 0; role < 2; ++role) {
+      if (at < kept[role]) candidate[role] = state.candidates[role][list * kCandidates + at];
+    }
 #pragma unroll
-        for (int at = 0; at < kAtOnce; ++at) {
-          early[role][at] = state.candidates[role][list * kCandidates + at];
-        }
-      }
-#pragma unroll
-      for (int role = 0; role < 2; ++role) {
-#pragma unroll
-        for (int at = 0; at < kAtOnce; ++at) {
-          const Candidate candidate = early[role][at];
-          collect(at < kept[role] && candidate.lower <= threshold[role], candidate.position, role);
-        }
-        for (int at = kAtOnce; __any_sync(kAllLanes, at < kept[role]); ++at) {
-          Candidate candidate{0, 0};
-          if (at < kept[role]) candidate = state.candidates[role][list * kCandidates + at];
-          collect(at < kept[role] && candidate.lower <= threshold[role], candidate.position, role);
-        }
-      }
+    for (int role = 0; role < 2; ++role) {
+      const bool open = at < kept[role] && candidate[role].lower <= threshold[role];
+      collect(open, candidate[role].position, role);
     }
   }
 
   // Rows that tiles could not rank are candidates of everybody.
   __device__ void collect_irregular() {
     if (state.tally->n_irregular == 0) return;
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const int lane = lane_of();
     const int32_t position = lane < state.tally->n_irregular ? state.irregular[lane] : -1;
     const Role role =
         position < 0 ? kNeither : state.labels.role(i, state.ranked[1].order[position]);
@@ -119,10 +93,26 @@ struct Decision {
     collect(role == kNegative, position, kNegative);
   }
 
+  // A lane a stream: mostly nothing was kept, in all streams together little more than one
+  // candidate of each role. Keys are computed in one place, or there would be no registers left.
   __device__ void rank() {
-    collect_candidates();
+    const float threshold[2] = {lowest_value(state.threshold[0][i]),
+                                lowest_value(state.threshold[1][i])};
     collect_irregular();
-    if (count > 0) compare();
+    for (int first = 0; first < state.streams; first += kWarp) {
+      const int stream = first + lane_of();
+      const bool exists = stream < state.streams;
+      const int64_t list = i * state.streams + (exists ? stream : 0);
+      const int kept[2] = {exists ? state.n_candidates[0][list] : 0,
+                           exists ? state.n_candidates[1][list] : 0};
+      bool more = true;
+      for (int at = 0; more; ++at) {
+        collect_candidates(list, kept, at, threshold);
+        more = __any_sync(kAllLanes, at + 1 < ::max(kept[0], kept[1]));
+        const bool last = !more && first + kWarp >= state.streams;
+        if (last || count > kListed - 2 * kWarp) compare();
+      }
+    }
 #pragma unroll
     for (int lanes = 8; lanes < kWarp; lanes *= 2) {
       best[kPositive].offer_lane(lanes);
@@ -132,7 +122,7 @@ struct Decision {
 
   // Of a query that keys have judged: the bests of the splits.
   __device__ void merge_splits() {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const int lane = lane_of();
 #pragma unroll
     for (int role = 0; role < 2; ++role) {
       if (lane < state.key_splits) {
@@ -153,17 +143,18 @@ struct Chosen {
 constexpr int kChooseWarps = 8;
 
 template <class T, Keys keys>
-__global__ void __launch_bounds__(kChooseWarps* kWarp, 3)
+__global__ void __launch_bounds__(kChooseWarps* kWarp, 4)
     choose(const __grid_constant__ MineState state, RowView<T> x, RowView<T> r, Chosen chosen) {
+  await_inputs();
   __shared__ int32_t listed[kChooseWarps][kListed];
   const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
   if (i >= state.query.n) return;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int lane = lane_of();
   if (!state.labels.query_takes_part(i)) {
     if (lane == 0) chosen.row[0][i] = chosen.row[1][i] = -2;
     return;
   }
-  Decision<T, keys> decision{state, x, r, i, listed[threadIdx.x / kWarp], {{0, -1}, {0, -1}}};
+  Decision<T, keys> decision{state, x, r, i, listed[warp_of()], {{0, -1}, {0, -1}}};
   if constexpr (keys == Keys::any) {
     decision.merge_splits();
   } else if (state.all_by_keys() || state.is_by_keys[i] != 0) {

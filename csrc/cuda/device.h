@@ -50,7 +50,9 @@ Status status_of(cudaError_t error, const char* op, const char* what);
 // The first error of a chain of launches, and where it came up.
 class Launches {
  public:
-  explicit Launches(const char* op) : op_(op) {}
+  Launches(const char* op, bool overlap) : op_(op), overlap_(overlap) {}
+  // Whether the GPU can begin with a kernel while it ends another.
+  bool overlap() const { return overlap_; }
   bool fine() const { return error_ == cudaSuccess; }
   void note(cudaError_t error, const char* what) {
     if (!fine() || error == cudaSuccess) return;
@@ -63,6 +65,7 @@ class Launches {
 
  private:
   const char* op_;
+  bool overlap_;
   const char* what_ = "";
   cudaError_t error_ = cudaSuccess;
 };

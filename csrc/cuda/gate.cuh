@@ -4,10 +4,16 @@
 // say so by an accessor acc(slot, block, e): row slot, block of eight columns, one of the two
 // columns that the thread has there.
 //
-// Algorithm: a row's threshold is min(lower + 2 slack_j) + 2 slack_i over the columns seen. A pair
-// costs an addition and a minimum; where the minimum of a few columns comes below the threshold,
-// which is rare (of n random columns about log n in all), it lowers the threshold, and what is
-// still below is stored, without a branch.
+// Algorithm: a row's threshold is min(lower + 2 slack_j) + 2 slack_i over the columns seen. Sums of
+// products begin with the bound of a negative, so that a sum is its lower, or -lower where the
+// nearest is sought: sum = bound_j + <,>, or <,> - bound_j. A pair costs one minimum; where that of
+// a few columns comes below the threshold, which is rare, it lowers the threshold, and what is
+// still below is stored, without a branch. Of a positive the lower is shift_j + sum or
+// shift_j - sum.
+//
+// Of n random columns about log n lower a threshold that starts from nothing, most of them early: a
+// warp with sixteen rows would store in nearly every group of its first 500 columns. So a main loop
+// surveys some tiles first, which only lowers thresholds, and sees them again with the others.
 //
 // Groups of columns where a row of the warp may have positives, or itself, look at who is whose and
 // pass once for each role; they lie next to the diagonal of the sorted batch. All other columns are
@@ -32,8 +38,10 @@ struct TileRange {
   }
 };
 
-// columns: the bounds of the columns of a tile, in shared memory: lower of both roles, and slack,
-// `stride` apart.
+// What is known of the columns of a tile, in shared memory.
+enum ColumnNumber : int { kStart, kShift, kColumnSlack, kColumnNumbers };
+
+// columns: their numbers, one kind `stride` after the other.
 template <class Miner, int slots, int blocks, int stride, class Memory, class Acc>
 struct TileGate {
   const MineState& state;
@@ -45,22 +53,30 @@ struct TileGate {
   static constexpr int kGroup = 8 / slots;  // blocks between two branches: 16 pairs
 
   FM_DEVICE void run() const {
+    if (pass<true>()) drop_excluded();
+  }
+  // Thresholds of a survey lack the slack of their row: share_thresholds adds it.
+  FM_DEVICE void survey() const { pass<false>(); }
+
+ private:
+  // Whether something may have been stored.
+  template <bool stores>
+  FM_DEVICE bool pass() const {
     bool changed = false;
 #pragma unroll
     for (int b = 0; b < blocks; b += kGroup) {
       const int32_t begin = first + 8 * b;
       const int32_t end = begin + 8 * kGroup;
       if (rows.special_begin >= end || rows.special_end <= begin) {
-        changed |= gate_group(Negatives{*this}, b, kNegative, rows.threshold);
+        changed |= gate_group<stores>(Negatives{*this}, b, kNegative, rows.threshold);
       } else {
-        gate_special(b, begin, end);
+        gate_special<stores>(b, begin, end);
         changed = true;
       }
     }
-    if (changed) drop_excluded();
+    return changed;
   }
 
- private:
   FM_DEVICE static constexpr bool farthest(int role) {
     return (role == kPositive ? Miner::positive : Miner::negative) == Seek::farthest;
   }
@@ -68,39 +84,42 @@ struct TileGate {
     return sum_column(static_cast<int>(threadIdx.x) % kWarp, block, 0);
   }
 
-  // Lower bounds of the scores of two columns, e = 0 and 1, of a block.
+  // Numbers of two columns of this thread, e = 0 and 1, of a block.
+  FM_DEVICE float2 numbers(ColumnNumber kind, int block) const {
+    return *reinterpret_cast<const float2*>(columns + kind * stride + column(block));
+  }
+
+  // Lower bounds of the scores of the columns.
   struct Negatives {
     const TileGate& tile;
-    FM_DEVICE float2 bounds(int block) const {
-      return *reinterpret_cast<const float2*>(tile.columns + kNegative * stride +
-                                              tile.column(block));
-    }
-    FM_DEVICE float lower(float bound, int s, int block, int e) const {
-      const float product = tile.acc(s, block, e);
-      return farthest(kNegative) ? bound + product : bound - product;
+    FM_DEVICE float2 shifts(int) const { return {0, 0}; }
+    FM_DEVICE float lower(float, int s, int block, int e) const {
+      const float sum = tile.acc(s, block, e);
+      return farthest(kNegative) ? sum : -sum;
     }
   };
-  // The same of one role, +inf for those that do not have it.
+  // The same of one role, +inf for those that do not have it. A column that is never chosen may get
+  // NaN, which is below nothing.
   struct Masked {
     const TileGate& tile;
     int role;
-    const float* bound;
-    float sign;
     int32_t begin[slots], length[slots], self[slots];
-    FM_DEVICE float2 bounds(int block) const {
-      return *reinterpret_cast<const float2*>(bound + tile.column(block));
+    FM_DEVICE float2 shifts(int block) const {
+      return role == kPositive ? tile.numbers(kShift, block) : float2{0, 0};
     }
-    FM_DEVICE float lower(float bound, int s, int block, int e) const {
+    FM_DEVICE float lower(float shift, int s, int block, int e) const {
       const int32_t position = tile.first + tile.column(block) + e;
       const auto within = static_cast<uint32_t>(position - begin[s]);
       const bool positive = within < static_cast<uint32_t>(length[s]);
       const bool wanted = positive == (role == kPositive) && position != self[s];
       // One factor is 1 or -1: the product is exact.
-      const float value = bound + sign * tile.acc(s, block, e);
+      const float sign = farthest(role) ? 1.0F : -1.0F;
+      const float value = shift + sign * tile.acc(s, block, e);
       return wanted ? value : __int_as_float(0x7F800000);
     }
   };
 
+  template <bool stores>
   FM_DEVICE void gate_special(int b, int32_t begin, int32_t end) const {
     Masked view{*this};
     bool within = true;
@@ -116,15 +135,13 @@ struct TileGate {
 #pragma unroll 1
     for (int role = 0; role < roles; ++role) {
       view.role = role;
-      view.bound = columns + role * stride;
-      view.sign = farthest(role) ? 1.0F : -1.0F;
       float threshold[slots];
 #pragma unroll
       for (int s = 0; s < slots; ++s) {
         const float reach = __int_as_float(rows.memory.get(kReach, s));
         threshold[s] = role == kPositive ? reach : rows.threshold[s];
       }
-      gate_group(view, b, role, threshold);
+      gate_group<stores>(view, b, role, threshold);
 #pragma unroll
       for (int s = 0; s < slots; ++s) {
         if (role == kPositive) rows.memory.set(kReach, s, __float_as_int(threshold[s]));
@@ -155,19 +172,30 @@ struct TileGate {
     }
   }
 
+  // The largest slack of the columns of this thread in a group.
+  FM_DEVICE float largest_slack(int b) const {
+    float slack = 0;
+#pragma unroll
+    for (int g = 0; g < kGroup; ++g) {
+      const float2 of = numbers(kColumnSlack, b + g);
+      slack = ::fmaxf(slack, ::fmaxf(of.x, of.y));
+    }
+    return slack;
+  }
+
   // Whether a pair of the warp came below a threshold.
-  template <class View>
+  template <bool stores, class View>
   FM_DEVICE bool gate_group(const View& view, int b, int role, float (&threshold)[slots]) const {
     float value[slots][2 * kGroup];
     float lowest[slots];
     bool hit = false;
 #pragma unroll
     for (int g = 0; g < kGroup; ++g) {
-      const float2 bound = view.bounds(b + g);
+      const float2 shift = view.shifts(b + g);
 #pragma unroll
       for (int s = 0; s < slots; ++s) {
-        value[s][2 * g] = view.lower(bound.x, s, b + g, 0);
-        value[s][2 * g + 1] = view.lower(bound.y, s, b + g, 1);
+        value[s][2 * g] = view.lower(shift.x, s, b + g, 0);
+        value[s][2 * g + 1] = view.lower(shift.y, s, b + g, 1);
       }
     }
 #pragma unroll
@@ -179,13 +207,14 @@ struct TileGate {
       }
       hit |= lowest[s] <= threshold[s];
     }
-    if (!__any_sync(kAllLanes, hit)) return false;
-    float slack = 0;  // the largest of the columns of this thread
+    if constexpr (!stores) {
+      const float slack = 2 * largest_slack(b);
 #pragma unroll
-    for (int g = 0; g < kGroup; ++g) {
-      const float2 of = *reinterpret_cast<const float2*>(columns + 2 * stride + column(b + g));
-      slack = ::fmaxf(slack, ::fmaxf(of.x, of.y));
+      for (int s = 0; s < slots; ++s) threshold[s] = ::fminf(threshold[s], lowest[s] + slack);
+      return false;
     }
+    if (!__any_sync(kAllLanes, hit)) return false;
+    const float slack = largest_slack(b);
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
       const float reach = lowest[s] + 2 * slack + rows.slack(s);

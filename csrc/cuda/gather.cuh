@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Computes the gradient of one set of rows from the pairs that touch each row: a warp a row.
+// Computes the gradient of a row from the pairs that touch it, by a warp.
 //
 // Why so: a row's gradient is gathered by the one warp that owns the row, in the order of its
 // pairs, so no float is ever added atomically. The lists of pairs come in any order; a warp sorts
-// its own. Rows with more pairs than fit a list are hubs (gather_hubs.cuh).
+// its own. Rows with more pairs than fit a list are hubs: gather_hubs.cuh has them, and the kernel.
 #pragma once
 
 #include "gradient_row.cuh"
@@ -92,16 +92,13 @@ __device__ __noinline__ void complete_pairs(const Touches<T>& touches, const Gra
   __syncwarp();
 }
 
+// The gradient of row i, by a warp.
 template <class T, Steps steps>
-__global__ void __launch_bounds__(kGatherThreads)
-    gather_gradients(const __grid_constant__ TripletState state, RowSets<T> sets, int set) {
+__device__ void gather_row(const TripletState& state, const RowSets<T>& sets, int set, int64_t i,
+                           GatherShared<T>& shared) {
   using Out = typename GradientType<T>::type;
-  __shared__ GatherShared<T> all_shared[kGatherWarps];
-  const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
-  if (i >= state.rows[set].n) return;
   const int32_t listed = state.touches[set].count[i];
   if (listed > kTouches) return;  // a hub
-  GatherShared<T>& shared = all_shared[threadIdx.x / kWarp];
   auto* const pairs = reinterpret_cast<TouchedPair<T>*>(shared.pairs);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const Touches<T> touches{state, sets, *state.scale};

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Computes the gradient of hubs, rows that more pairs touch than a list of gather.cuh holds: a
-// block of eight warps a hub. It collects the touches from the list and from what did not fit,
-// sorts them, and gives each warp its share; of a hub with more than kHubTouches each warp looks
-// through its share of all triplets instead. Then it adds up their sums, in a fixed order.
+// Computes the gradient of one set of rows: a warp a row; and a block for a hub, a row that more
+// pairs touch than a list of gather.cuh holds. Blocks for hubs come first, since they take longest.
+//
+// Algorithm: the block of a hub collects the touches from the list and from what did not fit, sorts
+// them, and gives each warp its share; of a hub with more than kHubTouches each warp looks through
+// its share of all triplets instead. Then it adds up their sums, in a fixed order.
 #pragma once
 
 #include "gather.cuh"
@@ -151,16 +153,15 @@ __device__ void write_hub(const TripletState& state, const GradientRow<T>& row, 
   __syncthreads();
 }
 
+// Hubs number `first`, first + step, ...
 template <class T, Steps steps>
-__global__ void __launch_bounds__(kGatherThreads)
-    gather_hubs(const __grid_constant__ TripletState state, RowSets<T> sets, int set) {
-  __shared__ HubShared<T> shared;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+__device__ __noinline__ void gather_hubs(const TripletState& state, const RowSets<T>& sets, int set,
+                                         int32_t first, int32_t step, HubShared<T>& shared) {
   const Touches<T> touches{state, sets, *state.scale};
-  double* const buffer = state.hub_buffer + int64_t{blockIdx.x} * kGatherWarps * state.dim;
+  double* const buffer = state.hub_buffer + int64_t{first} * kGatherWarps * state.dim;
   const int64_t share = (state.n + kGatherWarps - 1) / kGatherWarps;
-  for (int at = static_cast<int>(blockIdx.x); at < state.tally->n_hubs[set];
-       at += static_cast<int>(gridDim.x)) {
+  const int warp = warp_of();
+  for (int32_t at = first; at < state.tally->n_hubs[set]; at += step) {
     const int64_t i = state.touches[set].hubs[at];
     const GradientRow<T> row(state.key, sets.of[set], i, state.dim);
     HubShare<T, steps> own{touches, row, shared.of_warp[warp], buffer + warp * state.dim};
@@ -177,6 +178,21 @@ __global__ void __launch_bounds__(kGatherThreads)
     __syncthreads();
     write_hub(state, row, set, buffer, shared);
   }
+}
+
+template <class T, Steps steps>
+__global__ void __launch_bounds__(kGatherThreads, steps == Steps::any ? 1 : 3)
+    gather_gradients(const __grid_constant__ TripletState state,
+                     const __grid_constant__ RowSets<T> sets, int set, unsigned hub_blocks) {
+  await_inputs();
+  __shared__ HubShared<T> shared;
+  if (blockIdx.x < hub_blocks) {
+    gather_hubs<T, steps>(state, sets, set, static_cast<int32_t>(blockIdx.x),
+                          static_cast<int32_t>(hub_blocks), shared);
+    return;
+  }
+  const int64_t i = int64_t{blockIdx.x - hub_blocks} * kGatherWarps + warp_of();
+  if (i < state.rows[set].n) gather_row<T, steps>(state, sets, set, i, shared.of_warp[warp_of()]);
 }
 
 }  // namespace flashmetric::cuda

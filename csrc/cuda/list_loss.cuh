@@ -134,14 +134,14 @@ __global__ void __launch_bounds__(kListThreads)
 }
 
 // One block. The first statistic counts anchors here, of the others' triplets.
-__global__ void __launch_bounds__(kTripletThreads)
+__global__ void __launch_bounds__(kFinishThreads)
     finish_lists(const __grid_constant__ TripletState loss) {
-  __shared__ TripletSums shared[kTripletThreads / kWarp];
+  __shared__ TripletSums shared[kFinishThreads / kWarp];
   const TripletSums sums = sums_of_blocks(loss, shared, loss.n);
   if (threadIdx.x == 0) write_loss(loss, sums);
   if (loss.stats == nullptr) return;
   int64_t valid = 0;
-  for (int64_t first = 0; first < loss.n; first += kTripletThreads) {
+  for (int64_t first = 0; first < loss.n; first += kFinishThreads) {
     const int64_t i = first + threadIdx.x;
     valid += __syncthreads_count(i < loss.n && loss.block_sums[i].valid != 0);
   }

@@ -8,7 +8,8 @@
 
 namespace flashmetric::cuda {
 
-constexpr int kListThreads = kTripletThreads;  // whose sums the block of a loss adds up
+constexpr int kListThreads = 256;    // of the block of an anchor
+constexpr int kFinishThreads = 512;  // of the one block that adds up those of all anchors
 constexpr int kListWarps = kListThreads / kWarp;
 
 // In place of the position of a negative.

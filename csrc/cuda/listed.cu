@@ -87,7 +87,7 @@ void launch_chunk(const ListedState& state, int rule, const ListState& chunk, cu
 
 void launch_end(const ListedState& state, cudaStream_t stream, Launches& launches) {
   if (!launches.fine()) return;
-  finish_lists<<<1, kTripletThreads, 0, stream>>>(state.loss);
+  finish_lists<<<1, kFinishThreads, 0, stream>>>(state.loss);
   launches.check("finish_lists");
   for (int set = 0; set < 2; ++set) {
     const int64_t n = state.loss.rows[set].n * state.loss.dim;

@@ -123,82 +123,114 @@ struct Sample {
   double limit;
 };
 
+// Four threads a row of the sample.
 __device__ inline void weigh_sample(const Compared& state, const RowNumbers& numbers, int n,
                                     int64_t spacing, Sample& sample) {
-  const auto t = static_cast<int>(threadIdx.x);
-  if (t < n) {
+  static_assert(kMeasureThreads == 4 * kSample);
+  const int t = static_cast<int>(threadIdx.x) / 4;
+  const int part = static_cast<int>(threadIdx.x) % 4;
+  const bool leads = part == 0 && t < n;
+  if (leads) {
     const double measured = numbers.norm[t * spacing];
     sample.norm[t] = measured <= Precision<float>::max_norm ? measured : -1;
   }
-  if (t == 0) sample.limit = 0;
+  if (threadIdx.x == 0) sample.limit = 0;
   __syncthreads();
-  if (t < n && sample.norm[t] >= 0) {
-    int below = 0;
-    int regular = 0;
-    for (int s = 0; s < n; ++s) {
-      const double other = sample.norm[s];
-      regular += other >= 0;
-      below += other >= 0 && (other < sample.norm[t] || (other == sample.norm[t] && s < t));
-    }
-    // 8 medians: a row so long would move the mean of 64 rows by more than their length / 8.
-    if (below == regular / 2) sample.limit = 8 * sample.norm[t];
+  const double own = t < n ? sample.norm[t] : -1;
+  int below = 0;
+  int regular = 0;
+  for (int s = part; s < n; s += 4) {
+    const double other = sample.norm[s];
+    regular += other >= 0;
+    below += other >= 0 && (other < own || (other == own && s < t));
   }
+  for (int lanes = 1; lanes < 4; lanes *= 2) {
+    below += __shfl_xor_sync(kAllLanes, below, lanes);
+    regular += __shfl_xor_sync(kAllLanes, regular, lanes);
+  }
+  // 8 medians: a row so long would move the mean of 64 rows by more than their length / 8.
+  if (leads && own >= 0 && below == regular / 2) sample.limit = 8 * own;
   __syncthreads();
-  const bool used = t < n && sample.norm[t] >= 0 && sample.norm[t] <= sample.limit;
+  const bool used = leads && own >= 0 && own <= sample.limit;
   const int count = __syncthreads_count(used);
-  if (t >= n) return;
+  if (!leads) return;
   const double scale = state.key.needs_norms() ? 1.0 / numbers.clamped_norm(t * spacing) : 1.0;
   sample.weight[t] = used ? scale / count : 0;
   sample.shift[t] = used && state.key.relative ? numbers.mean[t * spacing] / count : 0;
 }
 
-// 128 features of the centre: the mean of a sample without outliers. A warp adds up its eight rows
-// of the sample, then come the sums of all warps.
+// What a thread reads of the sample: its features of the eight rows of its warp.
+template <class T>
+struct SampleShare {
+  static constexpr int kWarps = kMeasureThreads / kWarp;
+  static constexpr int kRows = kSample / kWarps;
+  static constexpr int kEach = kSlice / kWarp;
+  T x[kRows][kEach];
+
+  __device__ static int row(int s) { return warp_of() * kRows + s; }
+
+  __device__ void read(const RowView<T>& refs, int n, int64_t spacing, int64_t slice, int64_t dim) {
+#pragma unroll
+    for (int s = 0; s < kRows; ++s) {
+      const T* const from = refs.row(row(s) < n ? row(s) * spacing : 0);
+#pragma unroll
+      for (int f = 0; f < kEach; ++f) {
+        const int64_t k = slice + f * kWarp + lane_of();
+        x[s][f] = from[k < dim ? k : 0];
+      }
+    }
+  }
+  __device__ void add_up(const Sample& sample, int n, double (&to)[kSlice]) const {
+    double sum[kEach] = {};
+#pragma unroll
+    for (int s = 0; s < kRows; ++s) {
+      const int at = row(s);
+      const bool used = at < n && sample.weight[at] != 0;
+#pragma unroll
+      for (int f = 0; f < kEach; ++f) {
+        sum[f] += used ? widened(x[s][f]) * sample.weight[at] - sample.shift[at] : 0;
+      }
+    }
+#pragma unroll
+    for (int f = 0; f < kEach; ++f) to[f * kWarp + lane_of()] = sum[f];
+  }
+};
+
+// 128 features of the centre: the mean of a sample without outliers. Rows are read before their
+// weights are known: what is waited for here is memory.
 template <class T>
 __device__ void choose_centre(const Compared& state, const RowView<T>& refs, int64_t slice) {
-  constexpr int warps = kMeasureThreads / kWarp;
+  using Share = SampleShare<T>;
   __shared__ Sample sample;
-  __shared__ double share[warps][kSlice];
+  __shared__ double sums[Share::kWarps][kSlice];
   const int n = refs.n < kSample ? static_cast<int>(refs.n) : kSample;
   if (n == 0) return;  // nobody to compare with
   const int64_t spacing = refs.n / n;
+  Share share;
+  share.read(refs, n, spacing, slice, state.dim);
   weigh_sample(state, refs.numbers, n, spacing, sample);
   __syncthreads();
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  double sum[kSlice / kWarp] = {};
-#pragma unroll
-  for (int s = 0; s < kSample / warps; ++s) {
-    const int at = warp * (kSample / warps) + s;
-    const T* const row = refs.row(at < n ? at * spacing : 0);
-    const bool used = at < n && sample.weight[at] != 0;
-#pragma unroll
-    for (int f = 0; f < kSlice / kWarp; ++f) {
-      const int64_t k = slice + f * kWarp + lane;
-      const double x = widened(row[k < state.dim ? k : 0]);
-      sum[f] += used ? x * sample.weight[at] - sample.shift[at] : 0;
-    }
-  }
-#pragma unroll
-  for (int f = 0; f < kSlice / kWarp; ++f) share[warp][f * kWarp + lane] = sum[f];
+  share.add_up(sample, n, sums[warp_of()]);
   __syncthreads();
   if (threadIdx.x >= kSlice) return;
   double square = 0;
   if (slice + threadIdx.x < state.dim) {
     double total = 0;
-    for (int w = 0; w < warps; ++w) total += share[w][threadIdx.x];
+#pragma unroll
+    for (int w = 0; w < Share::kWarps; ++w) total += sums[w][threadIdx.x];
     const auto rounded = static_cast<float>(total);
     state.centre[slice + threadIdx.x] = rounded;
     square = static_cast<double>(rounded) * static_cast<double>(rounded);
   }
   square = warp_sum(square);
-  const int64_t first = slice + warp * kWarp;
-  if (lane == 0 && first < state.dim) state.centre_squares[first / kWarp] = square;
+  const int64_t first = slice + warp_of() * kWarp;
+  if (lane_of() == 0 && first < state.dim) state.centre_squares[first / kWarp] = square;
 }
 
 template <class T>
 __global__ void __launch_bounds__(kMeasureThreads)
     group_classes(const __grid_constant__ MineState state, RowView<T> refs, unsigned slices) {
+  await_inputs();
   if (blockIdx.x < slices) return choose_centre(state, refs, int64_t{blockIdx.x} * kSlice);
   place_classes(state, int64_t{blockIdx.x - slices} * blockDim.x + threadIdx.x);
 }

@@ -38,7 +38,8 @@ void lay_out_set(Arena& arena, int64_t rows, int64_t dim, RankedSet& set) {
   set.position = arena.take<int32_t>(rows);
   set.packed = arena.take<uint16_t>(chunks * set.padded * kFeatures);
   set.slack = arena.take<float>(set.padded);
-  for (float*& lower : set.lower) lower = arena.take<float>(set.padded);
+  set.start = arena.take<float>(set.padded);
+  set.shift = arena.take<float>(set.padded);
   set.run_begin = arena.take<int32_t>(set.padded);
   set.run_end = arena.take<int32_t>(set.padded);
 }
@@ -57,15 +58,14 @@ void launch_prepare(const MineState& state, cudaStream_t stream, Launches& launc
   launches.check("measure_rows");
   if (!state.by_tiles) return;
   const unsigned slices = blocks_for(state.dim, kSlice);
-  group_classes<<<slices + blocks_for(state.classes.slots, kMeasureThreads), kMeasureThreads, 0,
-                  stream>>>(state, ref, slices);
-  launches.check("group_classes");
+  start(launches, "group_classes", group_classes<T>,
+        slices + blocks_for(state.classes.slots, kMeasureThreads), kMeasureThreads, 0, stream,
+        state, ref, slices);
   constexpr int rows = kPackThreads / kWarp;
-  if (two_sets) {
-    pack_rows<<<blocks_for(state.ranked[1].padded, rows), kPackThreads, 0, stream>>>(state, ref, 1);
+  for (int side = two_sets ? 1 : 0; side >= 0; --side) {
+    start(launches, "pack_rows", pack_rows<T>, blocks_for(state.ranked[side].padded, rows),
+          kPackThreads, 0, stream, state, side == 0 ? query : ref, side);
   }
-  pack_rows<<<blocks_for(state.ranked[0].padded, rows), kPackThreads, 0, stream>>>(state, query, 0);
-  launches.check("pack_rows");
 }
 
 void launch_keys(const MineState& state, int multiprocessors, cudaStream_t stream,
@@ -78,9 +78,8 @@ void launch_keys(const MineState& state, int multiprocessors, cudaStream_t strea
                   static_cast<unsigned>(state.key_splits));
   with_value<Form::difference, Form::product, Form::absolute, Form::power, Form::maximum,
              Form::overlap>(state.key.form, [&](auto form) {
-    reduce_keys<form.value><<<grid, kKeyThreads, 0, stream>>>(state);
+    start(launches, "reduce_keys", reduce_keys<form.value>, grid, kKeyThreads, 0, stream, state);
   });
-  launches.check("reduce_keys");
 }
 
 }  // namespace
@@ -97,6 +96,7 @@ MineState mine_state(const MineProblem& problem, const Names& names, const Devic
   const TileShape& shape = path == Path::wgmma ? kWgmmaShape : kMmaShape;
   state.tile_splits =
       column_splits(shape, padded(problem.query.n), padded(problem.ref.n), facts.multiprocessors);
+  state.survey_tiles = survey_of(shape, padded(problem.ref.n), state.tile_splits);
   state.streams = state.tile_splits * shape.streams;
   const int64_t groups = (problem.query.n + kKeyTile - 1) / kKeyTile;
   const int64_t tiles = (problem.ref.n + kKeyTile - 1) / kKeyTile;
@@ -124,6 +124,7 @@ void lay_out_zeros(Arena& arena, const MineProblem& problem, MineState& state) {
   for (uint32_t*& threshold : state.threshold) {
     threshold = arena.take<uint32_t>(problem.query.n);
   }
+  state.surveyed = arena.take<int32_t>(state.ranked[0].padded / kMmaShape.rows);
 }
 
 void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
@@ -159,11 +160,11 @@ void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_
     __atomic_fetch_add(&call_counters.tiles, int64_t{1}, __ATOMIC_RELAXED);
 #if defined(FLASHMETRIC_CUDA_SM90)
     if (path_of(facts.major, facts.minor) == Path::wgmma) {
-      launches.note(launch_tiles_wgmma(state, stream), "reduce_tiles_wgmma");
+      launch_tiles_wgmma(state, stream, launches);
     } else
 #endif
     {
-      launches.note(launch_tiles_mma(state, facts.shared_bytes, stream), "reduce_tiles_mma");
+      launch_tiles_mma(state, facts.shared_bytes, stream, launches);
     }
   } else {
     __atomic_fetch_add(&call_counters.keys, int64_t{1}, __ATOMIC_RELAXED);
@@ -181,10 +182,10 @@ void launch_choices(const MineState& state, const Chosen& chosen, cudaStream_t s
     const RowView<T> r = view_as<T>(state.ref);
     constexpr int threads = kChooseWarps * kWarp;
     with_value<Keys::difference, Keys::product, Keys::any>(keys_of(state.key), [&](auto keys) {
-      choose<T, keys.value><<<blocks, threads, 0, stream>>>(state, x, r, chosen);
+      start(launches, "choose", choose<T, keys.value>, blocks, threads, 0, stream, state, x, r,
+            chosen);
     });
   });
-  launches.check("choose");
 }
 
 }  // namespace flashmetric::cuda

@@ -18,7 +18,8 @@ namespace flashmetric::cuda {
 constexpr int kPackThreads = 256;
 
 // What no tile may see: zeros that can never be chosen.
-__device__ inline void write_padding(const RankedSet& set, int64_t position, int64_t chunks) {
+__device__ inline void write_padding(const MineState& state, const RankedSet& set, int64_t position,
+                                     int64_t chunks) {
   const int lane = threadIdx.x % kWarp;
   for (int64_t c = 0; c < chunks; ++c) {
     auto* row = reinterpret_cast<uint32_t*>(set.packed + (c * set.padded + position) * kFeatures);
@@ -26,13 +27,16 @@ __device__ inline void write_padding(const RankedSet& set, int64_t position, int
   }
   if (lane != 0) return;
   set.slack[position] = 0;
-  set.lower[0][position] = set.lower[1][position] = __int_as_float(0x7F800000);
+  const float never = __int_as_float(0x7F800000);
+  set.start[position] = state.farthest[kNegative] ? never : -never;
+  set.shift[position] = never;
   set.run_begin[position] = set.run_end[position] = 0;
 }
 
 // The tensor cores multiply exactly, align the products of a step, eight at least, and the sum to
 // the largest of them, cut what is below 2^-23 of it, and round once more: at most
-// (9 / 8 + 1 / 8) * 2 dim u |y_i| |y_j|, the 2.5 dim u that row_slack and bf16_slack have together.
+// (9 / 8 + 1 / 8) * 2 dim u (|y_i| |y_j| + |start|), where row_slack and bf16_slack have together
+// the 2.5 dim u of the first, and |start| <= |offset| + slack.
 __device__ inline void write_bounds(const MineState& state, const RankedSet& set, int64_t position,
                                     RowLengths lengths, double square, double along, double norm) {
   const KeyFacts& key = state.key;
@@ -43,11 +47,19 @@ __device__ inline void write_bounds(const MineState& state, const RankedSet& set
   }
   const auto offset =
       static_cast<float>(product && !key.equally_long() ? -along : square / 2 + lengths.gap);
-  const float slack = score_slack<float>(key, lengths, 0, dim) + bf16_slack(lengths, dim);
-  set.slack[position] = slack;
+  const auto summed = static_cast<float>(2.5 * dim * Precision<float>::roundoff);
+  const float known = score_slack<float>(key, lengths, 0, dim) + bf16_slack(lengths, dim);
+  // 2^-18: of the roundings here.
+  const float slack = (known + summed * ::fabsf(offset)) / (1 - summed) * (1 + 0x1p-18F);
+  float lower[2];
   for (int role = 0; role < 2; ++role) {
-    set.lower[role][position] = (state.farthest[role] ? -offset : offset) - slack;
+    lower[role] = (state.farthest[role] ? -offset : offset) - slack;
   }
+  const bool alike = state.farthest[kPositive] == state.farthest[kNegative];
+  set.slack[position] = slack;
+  set.start[position] = state.farthest[kNegative] ? lower[kNegative] : -lower[kNegative];
+  set.shift[position] =
+      alike ? lower[kPositive] - lower[kNegative] : lower[kPositive] + lower[kNegative];
 }
 
 // What one lane finds out about its features of y. Float sums: of dim / 32 terms a lane.
@@ -78,20 +90,31 @@ struct RowMap {
   }
 };
 
+// A row whose features are packed: what is left to do takes one thread.
+struct PackedRow {
+  int32_t row = -1;  // none
+  int32_t position = 0;
+  bool regular = false;
+  double square = 0, residual = 0, along = 0;  // sums over features
+};
+
 template <class T>
-__device__ void write_row(const MineState& state, const RowView<T>& rows, const RankedSet& set,
-                          const Frame& frame, int64_t i, int64_t position, int64_t chunks) {
-  const KeyFacts& key = state.key;
-  const double norm = rows.numbers.norm[i];
-  const double factor = key.needs_norms() ? 1.0 / rows.numbers.clamped_norm(i) : 1.0;
+__device__ RowMap map_of(const KeyFacts& key, const RowView<T>& rows, int64_t i, double unit) {
   const bool wide = key.needs_norms() || key.relative || sizeof(T) == sizeof(double);
-  const RowMap map{factor, key.relative ? rows.numbers.mean[i] : 0.0, frame.unit, wide};
-  const T* x = rows.row(i);
-  const auto unit = static_cast<float>(frame.unit);
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t piece = swizzled_piece(static_cast<int>(position % 8), lane / 4);
+  return {key.needs_norms() ? 1.0 / rows.numbers.clamped_norm(i) : 1.0,
+          key.relative ? rows.numbers.mean[i] : 0.0, unit, wide};
+}
+
+// Two features a lane: a chunk at a time.
+template <class T>
+__device__ void write_features(const MineState& state, const RowView<T>& rows, const RankedSet& set,
+                               double unit, int64_t chunks, PackedRow& row) {
+  const RowMap map = map_of(state.key, rows, row.row, unit);
+  const T* x = rows.row(row.row);
+  const auto narrow_unit = static_cast<float>(unit);
+  const int lane = lane_of();
+  const int64_t piece = swizzled_piece(row.position % 8, lane / 4);
   LaneSums sums;
-  // Two features a lane: a chunk at a time.
 #pragma unroll 2
   for (int64_t c = 0; c < chunks; ++c) {
     __nv_bfloat16 packed[2];
@@ -100,35 +123,67 @@ __device__ void write_row(const MineState& state, const RowView<T>& rows, const 
       const int64_t k = c * kFeatures + 2 * lane + e;
       const bool exists = k < state.dim;
       const float centre = exists ? state.centre[k] : 0;
-      packed[e] = sums.add(exists ? map.of(x[k], centre) : 0, centre * unit);
+      packed[e] = sums.add(exists ? map.of(x[k], centre) : 0, centre * narrow_unit);
     }
-    auto* const to = set.packed + (c * set.padded + position) * kFeatures;
+    auto* const to = set.packed + (c * set.padded + row.position) * kFeatures;
     reinterpret_cast<__nv_bfloat162*>(to)[piece * 4 + lane % 4] = {packed[0], packed[1]};
   }
-  const double square = warp_sum(static_cast<double>(sums.square));
-  const double residual = warp_sum(static_cast<double>(sums.residual));
-  const double along = warp_sum(static_cast<double>(sums.along));
-  if (lane != 0) return;
-  RowLengths lengths{::sqrt(square), norm * factor * frame.unit, frame.centre_norm, frame.unit};
-  lengths.residual = ::sqrt(residual);
-  write_bounds(state, set, position, lengths, square, along, norm);
+  row.square = warp_sum(static_cast<double>(sums.square));
+  row.residual = warp_sum(static_cast<double>(sums.residual));
+  row.along = warp_sum(static_cast<double>(sums.along));
 }
 
 // What else the position of a row says.
 __device__ inline void place_row(const MineState& state, const RankedSet& set, int side,
-                                 int32_t row, int32_t position, bool regular) {
+                                 const PackedRow& row) {
   const ClassTable& table = state.classes;
-  const int32_t slot = set.slot[row];
-  set.order[position] = row;
-  set.position[row] = position;
-  set.run_begin[position] = table.begin[1][slot];
-  set.run_end[position] = table.begin[1][slot] + table.count[1][slot];
-  if (regular) return;
+  const int32_t slot = set.slot[row.row];
+  set.order[row.position] = row.row;
+  set.position[row.row] = row.position;
+  set.run_begin[row.position] = table.begin[1][slot];
+  set.run_end[row.position] = table.begin[1][slot] + table.count[1][slot];
+  if (row.regular) return;
   if (side == 1 || state.labels.symmetric) {
     const int32_t at = atomicAdd(&state.tally->n_irregular, 1);
-    if (at < kIrregular) state.irregular[at] = position;
+    if (at < kIrregular) state.irregular[at] = row.position;
   }
-  if (side == 0) state.judge_by_keys(row);
+  if (side == 0) state.judge_by_keys(row.row);
+}
+
+template <class T>
+__device__ void finish_row(const MineState& state, const RowView<T>& rows, const RankedSet& set,
+                           const Frame& frame, int side, const PackedRow& row) {
+  place_row(state, set, side, row);
+  if (!row.regular) return;
+  const double norm = rows.numbers.norm[row.row];
+  const double factor = map_of(state.key, rows, row.row, frame.unit).factor;
+  RowLengths lengths{::sqrt(row.square), norm * factor * frame.unit, frame.centre_norm, frame.unit};
+  lengths.residual = ::sqrt(row.residual);
+  write_bounds(state, set, row.position, lengths, row.square, row.along, norm);
+}
+
+// Finds the position of row number `warp` and packs it there.
+template <class T>
+__device__ PackedRow pack_row(const MineState& state, const RowView<T>& rows, const RankedSet& set,
+                              const Frame& frame, int side, int64_t warp, int64_t chunks) {
+  PackedRow row;
+  if (warp >= rows.n) return row;
+  const int32_t slot = set.slot[warp];
+  if (slot < 0) {
+    if (lane_of() == 0) set.position[warp] = -1;
+    return row;
+  }
+  row.row = static_cast<int32_t>(warp);
+  if (lane_of() == 0)
+    row.position = state.classes.begin[side][slot] + atomicAdd(set.taken + slot, 1);
+  row.position = __shfl_sync(kAllLanes, row.position, 0);
+  row.regular = rows.numbers.norm[warp] <= frame.max_norm;
+  if (row.regular) {
+    write_features(state, rows, set, frame.unit, chunks, row);
+  } else {
+    write_padding(state, set, row.position, chunks);
+  }
+  return row;
 }
 
 // A warp for each position; the warp of a row that takes part first finds its position, and those
@@ -136,33 +191,27 @@ __device__ inline void place_row(const MineState& state, const RankedSet& set, i
 template <class T>
 __global__ void __launch_bounds__(kPackThreads)
     pack_rows(const __grid_constant__ MineState state, RowView<T> rows, int side) {
-  const int64_t warp = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+  await_inputs();
+  constexpr int warps = kPackThreads / kWarp;
+  __shared__ Frame frame;
+  __shared__ PackedRow packed[warps];
+  const int64_t warp = int64_t{blockIdx.x} * warps + warp_of();
   const RankedSet& set = side == 0 ? state.ranked[0] : state.ranked[1];
   const int64_t chunks = (state.dim + kFeatures - 1) / kFeatures;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const unsigned long long cursor = state.tally->cursor;
   const auto total = static_cast<int64_t>(side == 0 ? cursor >> 32 : cursor & 0xFFFFFFFFULL);
   if (warp >= total && warp < set.padded) {
-    if (lane == 0) set.order[warp] = -1;
-    write_padding(set, warp, chunks);
+    if (lane_of() == 0) set.order[warp] = -1;
+    write_padding(state, set, warp, chunks);
   }
-  if (warp >= rows.n) return;
-  const int32_t slot = set.slot[warp];
-  if (slot < 0) {
-    if (lane == 0) set.position[warp] = -1;
-    return;
+  if (threadIdx.x == 0) frame = frame_of(state);
+  __syncthreads();
+  const PackedRow row = pack_row(state, rows, set, frame, side, warp, chunks);
+  if (lane_of() == 0) packed[warp_of()] = row;
+  __syncthreads();
+  if (threadIdx.x < warps && packed[threadIdx.x].row >= 0) {
+    finish_row(state, rows, set, frame, side, packed[threadIdx.x]);
   }
-  int32_t position = 0;
-  if (lane == 0) position = state.classes.begin[side][slot] + atomicAdd(set.taken + slot, 1);
-  position = __shfl_sync(kAllLanes, position, 0);
-  const Frame frame = frame_of(state);
-  const bool regular = rows.numbers.norm[warp] <= frame.max_norm;
-  if (regular) {
-    write_row(state, rows, set, frame, warp, position, chunks);
-  } else {
-    write_padding(set, position, chunks);
-  }
-  if (lane == 0) place_row(state, set, side, static_cast<int32_t>(warp), position, regular);
 }
 
 }  // namespace flashmetric::cuda

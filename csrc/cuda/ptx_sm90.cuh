@@ -42,6 +42,11 @@ FM_DEVICE void wait(uint32_t barrier, uint32_t parity) {
       : "memory");
 }
 
+// A barrier of some threads of the block, by number; 0 is that of __syncthreads.
+FM_DEVICE void sync_some(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 FM_DEVICE void copy_bytes(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::
@@ -68,12 +73,12 @@ FM_DEVICE void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(left) : "memory");
 }
 
-// sum (64 x 128) (+)= 64 x 16 by 16 x 128; keep = 0 starts a new sum.
-FM_DEVICE void multiply(float (&sum)[64], uint64_t a, uint64_t b, int keep) {
+// sum (64 x 128) += 64 x 16 by 16 x 128.
+FM_DEVICE void multiply_add(float (&sum)[64], uint64_t a, uint64_t b) {
   asm volatile(
       "{\n"
       ".reg .pred keep;\n"
-      "setp.ne.b32 keep, %66, 0;\n"
+      "setp.eq.b32 keep, 0, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, "
       "%8, %9, %10, %11, %12, %13, %14, %15, "
@@ -96,7 +101,7 @@ FM_DEVICE void multiply(float (&sum)[64], uint64_t a, uint64_t b, int keep) {
         "+f"(sum[48]), "+f"(sum[49]), "+f"(sum[50]), "+f"(sum[51]), "+f"(sum[52]), "+f"(sum[53]),
         "+f"(sum[54]), "+f"(sum[55]), "+f"(sum[56]), "+f"(sum[57]), "+f"(sum[58]), "+f"(sum[59]),
         "+f"(sum[60]), "+f"(sum[61]), "+f"(sum[62]), "+f"(sum[63])
-      : "l"(a), "l"(b), "r"(keep));
+      : "l"(a), "l"(b));
 }
 
 }  // namespace flashmetric::cuda

@@ -141,6 +141,7 @@ __device__ inline int64_t listed_row(const MineState& state, bool all, int64_t n
 
 template <Form form>
 __global__ void __launch_bounds__(kKeyThreads) reduce_keys(MineState state) {
+  await_inputs();
   __shared__ KeyStage x_stage;
   __shared__ KeyStage r_stage;
   const bool all = state.all_by_keys();

@@ -63,7 +63,7 @@ struct RowGate {
     memory.set(kCount, slot, 0);
     memory.set(kCount + 1, slot, 0);
     // A row that is not there, or that keys judge, has no candidates.
-    const bool open = row >= 0 && state.query.numbers.norm[row] <= frame_of(state).max_norm;
+    const bool open = row >= 0 && state.is_by_keys[row] == 0;
     threshold[slot] = open ? kUnknown : -__int_as_float(0x7F800000);
     memory.set(kReach, slot, __float_as_int(threshold[slot]));
     const int64_t other = row < 0 ? -1 : state.labels.self(row);
@@ -118,9 +118,10 @@ FM_DEVICE float lowest_of_quad(float x) {
   return ::fminf(x, __shfl_xor_sync(kAllLanes, x, 2));
 }
 
-// What the choice needs to know of the rows of this thread.
+// Its thresholds, to all threads that see the row.
 template <int slots, class Memory>
-FM_DEVICE void publish_rows(const MineState& state, const RowGate<slots, Memory>& rows) {
+FM_DEVICE void publish_thresholds(const MineState& state, const RowGate<slots, Memory>& rows) {
+  if (threadIdx.x % 4 != 0) return;
 #pragma unroll
   for (int s = 0; s < slots; ++s) {
     const int32_t row = rows.memory.get(kRow, s);
@@ -128,12 +129,68 @@ FM_DEVICE void publish_rows(const MineState& state, const RowGate<slots, Memory>
     const float threshold[2] = {__int_as_float(rows.memory.get(kReach, s)), rows.threshold[s]};
 #pragma unroll
     for (int role = 0; role < 2; ++role) {
+      if (::fabsf(threshold[role]) < kUnknown) {
+        atomicMax(state.threshold[role] + row, lowest_bits(threshold[role]));
+      }
+    }
+  }
+}
+
+// Until all splits of these rows have surveyed theirs, or some 20 us: nobody depends on it, and
+// blocks that wait for a multiprocessor must get it some time.
+__device__ inline void await_splits(const MineState& state) {
+  constexpr int patience = 200;
+  __threadfence();
+  int32_t* const surveyed = state.surveyed + blockIdx.x;
+  const auto all = static_cast<int32_t>(gridDim.y);
+  int32_t done = atomicAdd(surveyed, 1) + 1;
+  for (int turn = 0; turn < patience && done < all; ++turn) {
+    __nanosleep(64);
+    done = atomicAdd(surveyed, 0);
+  }
+  __threadfence();
+}
+
+// After a survey: thresholds of all threads that see a row. `sync` is a barrier of those of the
+// block; one of them leads.
+template <int slots, class Memory, class Sync>
+FM_DEVICE void share_thresholds(const MineState& state, RowGate<slots, Memory>& rows, bool leads,
+                                const Sync& sync) {
+#pragma unroll
+  for (int s = 0; s < slots; ++s) {
+    const float reach = __int_as_float(rows.memory.get(kReach, s));
+    rows.threshold[s] = lowest_of_quad(rows.threshold[s] + rows.slack(s));
+    rows.memory.set(kReach, s, __float_as_int(lowest_of_quad(reach + rows.slack(s))));
+  }
+  publish_thresholds(state, rows);
+  sync();
+  if (leads) await_splits(state);
+  sync();
+#pragma unroll
+  for (int s = 0; s < slots; ++s) {
+    const int32_t row = rows.memory.get(kRow, s);
+    if (row < 0) continue;
+    const float reach = __int_as_float(rows.memory.get(kReach, s));
+    const float shared[2] = {lowest_value(__ldcg(state.threshold[0] + row)),
+                             lowest_value(__ldcg(state.threshold[1] + row))};
+    rows.memory.set(kReach, s, __float_as_int(::fminf(reach, shared[0])));
+    rows.threshold[s] = ::fminf(rows.threshold[s], shared[1]);
+  }
+}
+
+// What the choice needs to know of the rows of this thread.
+template <int slots, class Memory>
+FM_DEVICE void publish_rows(const MineState& state, const RowGate<slots, Memory>& rows) {
+  publish_thresholds(state, rows);
+#pragma unroll
+  for (int s = 0; s < slots; ++s) {
+    const int32_t row = rows.memory.get(kRow, s);
+    if (row < 0) continue;
+#pragma unroll
+    for (int role = 0; role < 2; ++role) {
       const int32_t count = rows.memory.get(kCount + role, s);
       state.n_candidates[role][int64_t{row} * state.streams + rows.stream] = count;
       if (count > kCandidates) state.judge_by_keys(row);
-      if (threadIdx.x % 4 == 0 && ::fabsf(threshold[role]) < kUnknown) {
-        atomicMax(state.threshold[role] + row, lowest_bits(threshold[role]));
-      }
     }
   }
 }

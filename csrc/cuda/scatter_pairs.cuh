@@ -9,7 +9,8 @@
 namespace flashmetric::cuda {
 
 // The block that finishes last adds up the sums of all blocks.
-__device__ inline void finish_sums(const TripletState& state, TripletSums* shared, int blocks) {
+template <int warps>
+__device__ void finish_sums(const TripletState& state, TripletSums (&shared)[warps], int blocks) {
   __shared__ bool last;
   const auto t = static_cast<int>(threadIdx.x);
   if (t == 0) {
@@ -25,6 +26,7 @@ __device__ inline void finish_sums(const TripletState& state, TripletSums* share
 
 __global__ void __launch_bounds__(kTripletThreads)
     evaluate_triplets(const __grid_constant__ TripletState state) {
+  await_inputs();
   __shared__ TripletSums shared[kTripletThreads / kWarp];
   TripletSums sums;
   const int64_t t = int64_t{blockIdx.x} * kTripletThreads + threadIdx.x;

@@ -7,6 +7,7 @@
 #include "../arena.h"
 #include "decide.cuh"
 #include "device.h"
+#include "launch.cuh"
 #include "triplet_state.cuh"
 
 namespace flashmetric::cuda {
@@ -48,7 +49,7 @@ Status run(const char* op, Workspace& workspace, const Device& device, const Zer
     workspace.bytes = arena.bytes();
     return {};
   }
-  Launches launches(op);
+  Launches launches(op, facts_of(device.index).major >= 9);
   const DeviceGuard guard(device.index);
   launches.note(guard.error(), "cudaSetDevice");
   const auto stream = static_cast<cudaStream_t>(device.stream);

@@ -7,6 +7,7 @@
 #include "../certificate.h"
 #include "block.cuh"
 #include "keys.cuh"
+#include "launch.cuh"
 
 namespace flashmetric::cuda {
 
@@ -34,7 +35,8 @@ struct RankedSet {
   int32_t* taken = nullptr;      // [slots] rows of the class placed so far
   uint16_t* packed = nullptr;    // bfloat16 [chunks][padded][kFeatures], 16-byte pieces swizzled
   float* slack = nullptr;        // [padded]
-  float* lower[2] = {};          // [padded] by role: +- offset - slack, +inf for padding
+  float* start = nullptr;        // [padded] what sums of products begin with, see gate.cuh
+  float* shift = nullptr;        // [padded] from such a sum to what a positive is compared by
   int32_t* run_begin = nullptr;  // [padded] references of the same class
   int32_t* run_end = nullptr;
 };
@@ -149,6 +151,8 @@ struct MineState : Compared {
   int32_t* is_by_keys = nullptr;  // [n_query] is a row listed there
   uint32_t* threshold[2] = {};    // [n_query] by role, see gate.cuh
   int32_t tile_splits = 1;        // of the references, for tiles
+  int32_t survey_tiles = 0;       // of each split, seen before all others for thresholds alone
+  int32_t* surveyed = nullptr;    // [blocks of rows] splits whose thresholds are known
   int32_t streams = 4;            // threads that keep candidates of a row: all splits
   int32_t* n_candidates[2] = {};  // [n_query][streams]
   Candidate* candidates[2] = {};  // [n_query][streams][kCandidates]

@@ -5,16 +5,17 @@
 
 #include <cuda_runtime.h>
 
+#include "launch.cuh"
 #include "state.cuh"
 
 namespace flashmetric::cuda {
 
 constexpr int kWgmmaRows = 256;
 constexpr int kWgmmaColumns = 128;
-constexpr int kBoundSlots = 4;  // tiles whose bounds are in shared memory
+constexpr int kColumnSlots = 4;  // tiles the numbers of whose columns are in shared memory
 constexpr int kQueryChunkBytes = kWgmmaRows * 2 * kFeatures;
 constexpr int kRefChunkBytes = kWgmmaColumns * 2 * kFeatures;
-constexpr int kBoundsBytes = kBoundSlots * 3 * kWgmmaColumns * static_cast<int>(sizeof(float));
+constexpr int kColumnsBytes = kColumnSlots * 3 * kWgmmaColumns * static_cast<int>(sizeof(float));
 
 constexpr int kConsumers = 4;  // warpgroups that multiply
 // Eight words of each of the two rows of a thread.
@@ -29,8 +30,9 @@ struct WgmmaPlan {
 };
 
 // shared_limit: bytes of shared memory that a block may have.
-cudaError_t launch_tiles_mma(const MineState& state, int shared_limit, cudaStream_t stream);
-cudaError_t launch_tiles_wgmma(const MineState& state, cudaStream_t stream);
+void launch_tiles_mma(const MineState& state, int shared_limit, cudaStream_t stream,
+                      Launches& launches);
+void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& launches);
 
 // What a main loop asks of the layout.
 struct TileShape {
@@ -41,16 +43,25 @@ struct TileShape {
 constexpr TileShape kMmaShape{128, 128, 8, 2};
 constexpr TileShape kWgmmaShape{kWgmmaRows, kWgmmaColumns, 4, 1};
 
-// Splits of the references that give every multiprocessor its blocks, and none of them less than
-// two tiles: each split looks for its thresholds from the start. No split is empty.
+// Splits of the references that give every multiprocessor its blocks. No split is empty.
 inline int column_splits(const TileShape& shape, int rows, int columns, int multiprocessors) {
   const int row_blocks = rows / shape.rows > 0 ? rows / shape.rows : 1;
   const int tiles = columns / shape.columns > 0 ? columns / shape.columns : 1;
   const int wanted = shape.blocks * multiprocessors / row_blocks;
-  const int most = tiles / 2 > 0 ? tiles / 2 : 1;
-  const int splits = wanted < 1 ? 1 : wanted < most ? wanted : most;
+  const int splits = wanted < 1 ? 1 : wanted < tiles ? wanted : tiles;
   const int share = (tiles + splits - 1) / splits;
   return (tiles + share - 1) / share;
+}
+
+// Tiles of a split that are surveyed: all of a few, for then nothing is stored but what is chosen
+// among; of many one in sixteen, which leaves log 16 columns to lower a threshold.
+inline int survey_of(const TileShape& shape, int columns, int splits) {
+  constexpr int few = 4;
+  constexpr int one_in = 16;
+  const int tiles = columns / shape.columns > 0 ? columns / shape.columns : 1;
+  const int share = (tiles + splits - 1) / splits;
+  const int some = share / one_in > few ? share / one_in : few;
+  return share < some ? share : some;
 }
 
 }  // namespace flashmetric::cuda

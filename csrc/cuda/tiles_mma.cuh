@@ -25,7 +25,7 @@ struct alignas(128) MmaStage {
 template <int stages>
 struct MmaShared {
   MmaStage stage[stages];
-  float bounds[stages][3][kMmaColumns];  // lower of both roles and slack, of tiles in turn
+  float columns[stages][kColumnNumbers][kMmaColumns];  // of tiles in turn
 };
 
 // The address of a 16-byte piece in a swizzled tile.
@@ -39,6 +39,21 @@ struct MmaSums {
   // Slots 0..3: rows l / 4, + 8, + 16, + 24.
   FM_DEVICE float operator()(int slot, int block, int e) const {
     return sum[slot / 2][block][mma_register(slot % 2, e)];
+  }
+
+  FM_DEVICE void start(const float* from) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+    for (int block = 0; block < 8; ++block) {
+      const auto two = *reinterpret_cast<const float2*>(from + sum_column(lane, block, 0));
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        for (int slot = 0; slot < 2; ++slot) {
+          sum[m][block][mma_register(slot, 0)] = two.x;
+          sum[m][block][mma_register(slot, 1)] = two.y;
+        }
+      }
+    }
   }
 
   FM_DEVICE void add_chunk(const MmaStage& stage, int warp_row, int warp_column) {
@@ -77,9 +92,14 @@ struct MmaLoader {
   MmaShared<stages>& shared;
   int32_t query;  // first position of the block
   int32_t first_tile, tiles;
+  int32_t survey;  // of these tiles come twice
   int chunks;
 
-  __device__ int total() const { return tiles * chunks; }
+  __device__ int turns() const { return survey + tiles; }
+  __device__ int total() const { return turns() * chunks; }
+  __device__ int32_t column_of(int turn) const {
+    return (first_tile + (turn < survey ? turn : turn - survey)) * kMmaColumns;
+  }
 
   __device__ void copy_rows(char* to, const RankedSet& set, int chunk, int32_t position) const {
     const auto* from = reinterpret_cast<const char*>(
@@ -96,17 +116,17 @@ struct MmaLoader {
     if (step < total()) {
       MmaStage& stage = shared.stage[step % stages];
       const int chunk = step % chunks;
-      const int tile = step / chunks;
-      const int32_t ref = (first_tile + tile) * kMmaColumns;
+      const int turn = step / chunks;
+      const int32_t ref = column_of(turn);
       copy_rows(stage.query, state.ranked[0], chunk, query);
       copy_rows(stage.ref, state.ranked[1], chunk, ref);
       const auto t = static_cast<int>(threadIdx.x);
-      if (chunk == 0 && t < 3 * kMmaColumns / 4) {
+      if (chunk == 0 && t < kColumnNumbers * kMmaColumns / 4) {
         const RankedSet& set = state.ranked[1];
         const int kind = t / (kMmaColumns / 4);
         const int at = t % (kMmaColumns / 4) * 4;
-        const float* from = kind == 2 ? set.slack : set.lower[kind];
-        copy16(&shared.bounds[tile % stages][kind][at], from + ref + at);
+        const float* from = kind == kStart ? set.start : kind == kShift ? set.shift : set.slack;
+        copy16(&shared.columns[turn % stages][kind][at], from + ref + at);
       }
     }
     close_copies();
@@ -129,19 +149,27 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared<stages>& shared,
   rows.find_special();
   for (int step = 0; step < stages - 1; ++step) loader.start(step);
   int step = 0;
-  for (int tile = 0; tile < loader.tiles; ++tile) {
-    MmaSums sums{};
+  for (int turn = 0; turn < loader.turns(); ++turn) {
+    MmaSums sums;
+    const float* const columns = shared.columns[turn % stages][0] + warp_column;
     for (int chunk = 0; chunk < loader.chunks; ++chunk, ++step) {
       wait_for_copies<stages - 2>();
       __syncthreads();  // the stage is full, and the one before it has been read by all
       loader.start(step + stages - 1);
+      if (chunk == 0) sums.start(columns + kStart * kMmaColumns);
       sums.add_chunk(shared.stage[step % stages], warp_row, warp_column);
     }
-    const auto& bounds = shared.bounds[tile % stages];
-    const float* const columns = bounds[0] + warp_column;
-    const int32_t first = (loader.first_tile + tile) * kMmaColumns + warp_column;
-    TileGate<Miner, 4, 8, kMmaColumns, InRegisters<4>, MmaSums>{state, rows, columns, first, sums}
-        .run();
+    const int32_t first = loader.column_of(turn) + warp_column;
+    using Gate = TileGate<Miner, 4, 8, kMmaColumns, InRegisters<4>, MmaSums>;
+    const Gate gate{state, rows, columns, first, sums};
+    if (turn >= loader.survey) {
+      gate.run();
+      continue;
+    }
+    gate.survey();
+    if (turn == loader.survey - 1) {
+      share_thresholds(state, rows, threadIdx.x == 0, [] { __syncthreads(); });
+    }
   }
   publish_rows(state, rows);
 }
@@ -152,15 +180,18 @@ __global__ void __launch_bounds__(kMmaThreads, 1)
     reduce_tiles_mma(const __grid_constant__ MineState state) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ char memory[];
+  await_inputs();
   const TileRange range(state.ranked[1].padded / kMmaColumns);
   if (range.begin >= range.end) return;
   auto& shared =
       *reinterpret_cast<MmaShared<stages>*>(memory + (128 - shared_address(memory) % 128) % 128);
+  const int32_t tiles = range.end - range.begin;
   const MmaLoader<stages> loader{state,
                                  shared,
                                  static_cast<int32_t>(blockIdx.x) * kMmaRows,
                                  range.begin,
-                                 range.end - range.begin,
+                                 tiles,
+                                 ::min(state.survey_tiles, tiles),
                                  static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
   rank_by_mma<Miner, stages>(state, shared, loader);
 #endif

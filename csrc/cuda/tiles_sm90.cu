@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The main loop of compute capability 9.0a, compiled for nothing else.
-#include "device.h"
 #include "tiles.h"
 #include "tiles_wgmma.cuh"
 
 namespace flashmetric::cuda {
 
-cudaError_t launch_tiles_wgmma(const MineState& state, cudaStream_t stream) {
-  constexpr int limit = 227 * 1024;                              // shared memory of a block
-  constexpr int fixed = 1024 + kBoundsBytes + kRowsBytes + 256;  // and alignment, barriers
-  constexpr int resident_chunks = 4;                             // leaves three stages
+void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& launches) {
+  constexpr int limit = 227 * 1024;                               // shared memory of a block
+  constexpr int fixed = 1024 + kColumnsBytes + kRowsBytes + 256;  // and alignment, barriers
+  constexpr int resident_chunks = 4;                              // leaves three stages
   constexpr int most_stages = 8;
   WgmmaPlan plan{};
   plan.chunks = static_cast<int>((state.dim + kFeatures - 1) / kFeatures);
@@ -21,12 +20,11 @@ cudaError_t launch_tiles_wgmma(const MineState& state, cudaStream_t stream) {
   const int bytes = fixed + plan.resident_bytes + plan.stages * plan.stage_bytes;
   const auto kernel = reduce_tiles_wgmma<BatchHard>;
   static std::atomic<uint64_t> allowed{0};
-  const cudaError_t error = allow_shared(kernel, limit, allowed);
-  if (error != cudaSuccess) return error;
+  launches.note(allow_shared(kernel, limit, allowed), "cudaFuncSetAttribute");
   const int rows = state.ranked[0].padded / kWgmmaRows;
   const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(state.tile_splits));
-  kernel<<<grid, kWgmmaThreads, static_cast<size_t>(bytes), stream>>>(state, plan);
-  return cudaGetLastError();
+  start(launches, "reduce_tiles_wgmma", kernel, grid, kWgmmaThreads, static_cast<size_t>(bytes),
+        stream, state, plan);
 }
 
 }  // namespace flashmetric::cuda

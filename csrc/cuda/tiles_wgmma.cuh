@@ -3,13 +3,14 @@
 // copies fill.
 //
 // Algorithm: a block owns 256 queries and passes over its share of the references, 128 at a time.
-// One warpgroup only copies: chunks of 64 features through a ring of stages, the bounds of columns
+// One warpgroup only copies: chunks of 64 features through a ring of stages, the numbers of columns
 // through a ring of their own. The other four hold 64 x 128 sums each and run on their own: some of
 // them gate a tile while the others keep the tensor cores busy. Where the queries have at most four
 // chunks, they are copied once; else they come with every stage.
 //
 // Why so: with two warpgroups of 64 x 256 sums nobody fills the latencies of the one that gates;
-// 32768 rows of 128 features took 656 us on an H200, and 593 us this way.
+// 32768 rows of 128 features took 656 us on an H200, and 593 us this way. Four that multiply in
+// turns, by barriers, took 3 % more than four on their own.
 #pragma once
 
 #include "gate.cuh"
@@ -21,22 +22,23 @@ namespace flashmetric::cuda {
 constexpr int kWarpgroup = 128;  // threads
 constexpr int kWgmmaThreads = (1 + kConsumers) * kWarpgroup;
 constexpr int kConsumerWarps = 4 * kConsumers;
+constexpr int kConsumerBarrier = 1;  // of all of them
 
 // Where things are in shared memory, in this order: the queries, if they stay; the stages; the
-// bounds; the rows of the consumers; the barriers.
+// numbers of columns; the rows of the consumers; the barriers.
 struct WgmmaShared {
   uint32_t base;
-  const float* bounds;  // [kBoundSlots][3][kWgmmaColumns]
-  int32_t* rows;        // what consumers know of theirs
+  const float* columns;  // [kColumnSlots][kColumnNumbers][kWgmmaColumns]
+  int32_t* rows;         // what consumers know of theirs
   uint32_t barriers;
 
   FM_DEVICE WgmmaShared(char* memory, const WgmmaPlan& plan) {
     const uint32_t skipped = (1024 - shared_address(memory) % 1024) % 1024;
     base = shared_address(memory) + skipped;
     const int tiles = plan.resident_bytes + plan.stages * plan.stage_bytes;
-    bounds = reinterpret_cast<const float*>(memory + skipped + tiles);
-    rows = reinterpret_cast<int32_t*>(memory + skipped + tiles + kBoundsBytes);
-    barriers = base + static_cast<uint32_t>(tiles + kBoundsBytes + kRowsBytes);
+    columns = reinterpret_cast<const float*>(memory + skipped + tiles);
+    rows = reinterpret_cast<int32_t*>(memory + skipped + tiles + kColumnsBytes);
+    barriers = base + static_cast<uint32_t>(tiles + kColumnsBytes + kRowsBytes);
   }
   FM_DEVICE uint32_t barrier(int at) const { return barriers + static_cast<uint32_t>(8 * at); }
 };
@@ -49,6 +51,12 @@ struct WgmmaLoop {
   const WgmmaPlan& plan;
   int32_t query;  // first position of the block
   int32_t first_tile, tiles;
+  int32_t survey;  // of these tiles come twice
+
+  FM_DEVICE int32_t turns() const { return survey + tiles; }
+  FM_DEVICE int32_t column_of(int turn) const {
+    return (first_tile + (turn < survey ? turn : turn - survey)) * kWgmmaColumns;
+  }
 
   FM_DEVICE uint32_t stage_ref(int stage) const {
     return shared.base + static_cast<uint32_t>(plan.resident_bytes + stage * plan.stage_bytes);
@@ -60,11 +68,11 @@ struct WgmmaLoop {
   FM_DEVICE uint32_t full(int stage) const { return shared.barrier(stage); }
   FM_DEVICE uint32_t empty(int stage) const { return shared.barrier(plan.stages + stage); }
   FM_DEVICE uint32_t query_full() const { return shared.barrier(2 * plan.stages); }
-  FM_DEVICE uint32_t bounds_full(int slot) const {
+  FM_DEVICE uint32_t columns_full(int slot) const {
     return shared.barrier(2 * plan.stages + 1 + slot);
   }
-  FM_DEVICE uint32_t bounds_empty(int slot) const {
-    return shared.barrier(2 * plan.stages + 1 + kBoundSlots + slot);
+  FM_DEVICE uint32_t columns_empty(int slot) const {
+    return shared.barrier(2 * plan.stages + 1 + kColumnSlots + slot);
   }
 
   FM_DEVICE void init_barriers() const {
@@ -74,9 +82,9 @@ struct WgmmaLoop {
         init_barrier(empty(stage), kConsumerWarps);
       }
       init_barrier(query_full(), 1);
-      for (int slot = 0; slot < kBoundSlots; ++slot) {
-        init_barrier(bounds_full(slot), 1);
-        init_barrier(bounds_empty(slot), kConsumerWarps);
+      for (int slot = 0; slot < kColumnSlots; ++slot) {
+        init_barrier(columns_full(slot), 1);
+        init_barrier(columns_empty(slot), kConsumerWarps);
       }
       publish_barriers();
     }
@@ -98,8 +106,9 @@ struct WgmmaLoop {
     }
     int stage = 0;
     uint32_t round = 0;  // through the ring
-    for (int tile = 0; tile < tiles; ++tile) {
-      const int32_t ref = (first_tile + tile) * kWgmmaColumns;
+    for (int turn = 0; turn < turns(); ++turn) {
+      const int32_t ref = column_of(turn);
+      produce_columns(turn, ref);
       for (int chunk = 0; chunk < plan.chunks; ++chunk) {
         if (round > 0) wait(empty(stage), (round - 1) & 1);
         expect_bytes(full(stage), static_cast<uint32_t>(plan.stage_bytes));
@@ -113,7 +122,6 @@ struct WgmmaLoop {
           ++round;
         }
       }
-      produce_bounds(tile, ref);
     }
   }
 
@@ -133,14 +141,24 @@ struct WgmmaLoop {
     }
     rows.find_special();
     if (plan.resident_bytes > 0) wait(query_full(), 0);
+    // Addresses in descriptors count 16 bytes: what is added moves the tile.
+    const uint64_t queries =
+        tile_descriptor(query_chunk(0, 0) + static_cast<uint32_t>(group_row * 2 * kFeatures));
+    const uint64_t refs = tile_descriptor(stage_ref(0));
     int stage = 0;
     uint32_t round = 0;
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (int turn = 0; turn < turns(); ++turn) {
       WgmmaSums sums;
+      const float* const columns = columns_of(turn);
+      wait(columns_full(turn % kColumnSlots), (turn / kColumnSlots) & 1);
+      sums.start(columns + kStart * kWgmmaColumns, lane);
       int before = -1;  // the stage whose products may still run
       for (int chunk = 0; chunk < plan.chunks; ++chunk) {
         wait(full(stage), round & 1);
-        multiply_chunk(sums, stage, chunk, group_row);
+        multiply_chunk(sums,
+                       queries + (plan.resident_bytes > 0 ? chunk * kQueryChunkBytes / 16
+                                                          : stage * plan.stage_bytes / 16),
+                       refs + stage * plan.stage_bytes / 16);
         wait_for_products<1>();
         if (before >= 0 && lane == 0) arrive(empty(before));
         before = stage;
@@ -152,23 +170,31 @@ struct WgmmaLoop {
       wait_for_products<0>();
       sums.settle();
       if (lane == 0) arrive(empty(before));
-      gate_tile<Miner>(rows, sums, tile, lane);
+      gate_tile<Miner>(rows, sums, columns, turn, lane);
+      if (turn == survey - 1) {
+        share_thresholds(state, rows, thread == 0,
+                         [] { sync_some(kConsumerBarrier, kConsumers * kWarpgroup); });
+      }
     }
     publish_rows(state, rows);
   }
 
  private:
-  FM_DEVICE void produce_bounds(int tile, int32_t ref) const {
-    const int slot = tile % kBoundSlots;
-    if (tile >= kBoundSlots) wait(bounds_empty(slot), (tile / kBoundSlots - 1) & 1);
+  FM_DEVICE const float* columns_of(int turn) const {
+    return shared.columns + turn % kColumnSlots * kColumnNumbers * kWgmmaColumns;
+  }
+
+  FM_DEVICE void produce_columns(int turn, int32_t ref) const {
+    const int slot = turn % kColumnSlots;
+    if (turn >= kColumnSlots) wait(columns_empty(slot), (turn / kColumnSlots - 1) & 1);
     constexpr uint32_t bytes = kWgmmaColumns * sizeof(float);
-    expect_bytes(bounds_full(slot), 3 * bytes);
+    expect_bytes(columns_full(slot), kColumnNumbers * bytes);
     const RankedSet& refs = state.ranked[1];
-    const float* from[3] = {refs.lower[0], refs.lower[1], refs.slack};
+    const float* from[kColumnNumbers] = {refs.start, refs.shift, refs.slack};
 #pragma unroll
-    for (int kind = 0; kind < 3; ++kind) {
-      copy_bytes(shared_address(shared.bounds + (slot * 3 + kind) * kWgmmaColumns),
-                 from[kind] + ref, bytes, bounds_full(slot));
+    for (int kind = 0; kind < kColumnNumbers; ++kind) {
+      copy_bytes(shared_address(columns_of(turn) + kind * kWgmmaColumns), from[kind] + ref, bytes,
+                 columns_full(slot));
     }
   }
 
@@ -177,6 +203,17 @@ struct WgmmaLoop {
     FM_DEVICE float operator()(int slot, int block, int e) const {
       return sum[wgmma_register(slot, block, e)];
     }
+    FM_DEVICE void start(const float* from, int lane) {
+#pragma unroll
+      for (int block = 0; block < kWgmmaColumns / 8; ++block) {
+        const auto two = *reinterpret_cast<const float2*>(from + sum_column(lane, block, 0));
+#pragma unroll
+        for (int slot = 0; slot < 2; ++slot) {
+          sum[wgmma_register(slot, block, 0)] = two.x;
+          sum[wgmma_register(slot, block, 1)] = two.y;
+        }
+      }
+    }
     // The products run behind the compiler's back: nothing may read the sums before this.
     FM_DEVICE void settle() {
 #pragma unroll
@@ -184,30 +221,28 @@ struct WgmmaLoop {
     }
   };
 
-  FM_DEVICE void multiply_chunk(WgmmaSums& sums, int stage, int chunk, int group_row) const {
-    const uint64_t a = tile_descriptor(query_chunk(stage, chunk) +
-                                       static_cast<uint32_t>(group_row * 2 * kFeatures));
-    const uint64_t b = tile_descriptor(stage_ref(stage));
+  FM_DEVICE static void multiply_chunk(WgmmaSums& sums, uint64_t queries, uint64_t refs) {
     sums.settle();
     begin_products();
 #pragma unroll
     for (int step = 0; step < kFeatures / 16; ++step) {  // 16 features are 32 bytes
-      multiply(sums.sum, a + 2 * step, b + 2 * step, chunk + step);
+      multiply_add(sums.sum, queries + 2 * step, refs + 2 * step);
     }
     commit_products();
   }
 
   template <class Miner>
-  FM_DEVICE void gate_tile(RowGate<2, Rows>& rows, const WgmmaSums& sums, int tile,
-                           int lane) const {
-    const int slot = tile % kBoundSlots;
-    wait(bounds_full(slot), (tile / kBoundSlots) & 1);
-    const float* const columns = shared.bounds + slot * 3 * kWgmmaColumns;
-    const int32_t first = (first_tile + tile) * kWgmmaColumns;
+  FM_DEVICE void gate_tile(RowGate<2, Rows>& rows, const WgmmaSums& sums, const float* columns,
+                           int turn, int lane) const {
     using Gate = TileGate<Miner, 2, kWgmmaColumns / 8, kWgmmaColumns, Rows, WgmmaSums>;
-    Gate{state, rows, columns, first, sums}.run();
+    const Gate gate{state, rows, columns, column_of(turn), sums};
+    if (turn < survey) {
+      gate.survey();
+    } else {
+      gate.run();
+    }
     __syncwarp();
-    if (lane == 0) arrive(bounds_empty(slot));
+    if (lane == 0) arrive(columns_empty(turn % kColumnSlots));
   }
 };
 
@@ -220,10 +255,16 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
   extern __shared__ char memory[];
   const TileRange range(state.ranked[1].padded / kWgmmaColumns);
   if (range.begin >= range.end) return;
-  const WgmmaLoop loop{state,       WgmmaShared(memory, plan),
-                       plan,        static_cast<int32_t>(blockIdx.x) * kWgmmaRows,
-                       range.begin, range.end - range.begin};
+  const int32_t tiles = range.end - range.begin;
+  const WgmmaLoop loop{state,
+                       WgmmaShared(memory, plan),
+                       plan,
+                       static_cast<int32_t>(blockIdx.x) * kWgmmaRows,
+                       range.begin,
+                       tiles,
+                       ::min(state.survey_tiles, tiles)};
   loop.init_barriers();
+  await_inputs();
   if (threadIdx.x < kWarpgroup) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 32;\n" ::);
     if (threadIdx.x == 0) loop.produce();

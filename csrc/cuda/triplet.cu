@@ -18,24 +18,25 @@ void with_steps(const KeyFacts& key, const Launch& launch) {
   with_value<Steps::difference, Steps::product, Steps::any>(steps_of(key), launch);
 }
 
+// Of many rows one in 32 is a hub, or fewer; blocks without one must not delay those of rows.
+unsigned hub_blocks_for(int64_t rows) {
+  const unsigned some = blocks_for(rows, kWarp);
+  return some < kHubBlocks ? some : kHubBlocks;
+}
+
 template <class T>
 void launch_gradients_of(const TripletState& state, cudaStream_t stream, Launches& launches) {
   const RowSets<T> sets = sets_of<T>(state);
   for (int set = 0; set < 3; ++set) {
     if (state.first_role[set] != set || state.grad[set] == nullptr) continue;
     if (state.rows[set].n == 0 || state.dim == 0) continue;
-    const unsigned blocks = blocks_for(state.rows[set].n, kGatherWarps);
+    const int64_t rows = state.rows[set].n;
+    const unsigned hub_blocks = state.touches[set].hubs == nullptr ? 0 : hub_blocks_for(rows);
+    const unsigned blocks = hub_blocks + blocks_for(rows, kGatherWarps);
     with_steps(state.key, [&](auto steps) {
-      gather_gradients<T, steps.value><<<blocks, kGatherThreads, 0, stream>>>(state, sets, set);
+      start(launches, "gather_gradients", gather_gradients<T, steps.value>, blocks, kGatherThreads,
+            0, stream, state, sets, set, hub_blocks);
     });
-    launches.check("gather_gradients");
-    if (state.touches[set].hubs == nullptr) continue;
-    const int64_t rows = state.rows[set].n;  // at most so many hubs
-    const unsigned hub_blocks = blocks_for(rows < kHubBlocks ? rows : kHubBlocks, 1);
-    with_steps(state.key, [&](auto steps) {
-      gather_hubs<T, steps.value><<<hub_blocks, kGatherThreads, 0, stream>>>(state, sets, set);
-    });
-    launches.check("gather_hubs");
   }
 }
 
@@ -153,12 +154,11 @@ void launch_triplets(const TripletState& state, bool known, cudaStream_t stream,
   with_dtype(state.rows[0].dtype, [&](auto type) {
     using T = decltype(type);
     if (!known && state.n > 0) {
-      write_keys<<<blocks_for(state.n, kKeyWarps), kKeyWarps * kWarp, 0, stream>>>(
-          state, sets_of<T>(state));
-      launches.check("write_keys");
+      start(launches, "write_keys", write_keys<T>, blocks_for(state.n, kKeyWarps),
+            kKeyWarps * kWarp, 0, stream, state, sets_of<T>(state));
     }
-    evaluate_triplets<<<blocks_for(state.n, kTripletThreads), kTripletThreads, 0, stream>>>(state);
-    launches.check("evaluate_triplets");
+    start(launches, "evaluate_triplets", evaluate_triplets, blocks_for(state.n, kTripletThreads),
+          kTripletThreads, 0, stream, state);
   });
   launch_gradients(state, stream, launches);
 }

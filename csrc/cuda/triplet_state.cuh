@@ -21,7 +21,9 @@ constexpr int kHubTouches = 512;
 // memory latency each.
 constexpr int kFewOverflows = 1 << 16;
 
-constexpr int kTripletThreads = 256;
+// Of a block that evaluates or adds up: most of its time goes into sums, one level after the other,
+// and many small blocks have fewer of them.
+constexpr int kTripletThreads = 128;
 
 // Over triplets, in a fixed tree.
 struct TripletSums {
@@ -36,10 +38,11 @@ struct TripletSums {
     if (valid == 0 || !(d_ap <= farthest)) farthest = farthest != farthest ? farthest : d_ap;
     if (valid == 0 || !(d_an >= nearest)) nearest = nearest != nearest ? nearest : d_an;
   }
-  FM_HD void add(const TripletSums& other) {
+  FM_HD void add(const TripletSums& other, bool with_stats) {
     total.add(other.total);
     counted.add(other.counted);
     active.add(other.active);
+    if (!with_stats) return;
     ap.add(other.ap);
     an.add(other.an);
     norms.add(other.norms);

@@ -44,6 +44,7 @@ constexpr int kKeyWarps = 8;
 template <class T>
 __global__ void __launch_bounds__(kKeyWarps* kWarp)
     write_keys(const __grid_constant__ TripletState state, RowSets<T> sets) {
+  await_inputs();
   const int64_t t = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
   if (t >= state.n) return;
   const TripletRows rows(state, t);

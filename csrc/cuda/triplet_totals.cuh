@@ -23,12 +23,20 @@ __device__ inline TripletSums from_lane(const TripletSums& sums, int mask, bool 
 }
 
 // The sum over the block, in a fixed tree; thread 0 has it.
-__device__ inline void sum_in_block(TripletSums& sums, TripletSums* shared, bool with_stats) {
-  for (int mask = 1; mask < kWarp; mask *= 2) sums.add(from_lane(sums, mask, with_stats));
-  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = sums;
+template <int warps>
+__device__ void sum_in_block(TripletSums& sums, TripletSums (&shared)[warps], bool with_stats) {
+  static_assert(kWarp % warps == 0);
+  const auto add_lanes = [&](int lanes) {
+    for (int mask = 1; mask < lanes; mask *= 2) {
+      sums.add(from_lane(sums, mask, with_stats), with_stats);
+    }
+  };
+  add_lanes(kWarp);
+  if (lane_of() == 0) shared[warp_of()] = sums;
   __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int warp = 1; warp < kTripletThreads / kWarp; ++warp) sums.add(shared[warp]);
+  if (warp_of() == 0) {
+    sums = shared[lane_of() % warps];
+    add_lanes(warps);
   }
   __syncthreads();
 }
@@ -68,14 +76,16 @@ __device__ inline void write_loss(const TripletState& state, const TripletSums& 
 }
 
 // Of all blocks, and of the norms; thread 0 of the block that asks has them.
-__device__ inline TripletSums sums_of_blocks(const TripletState& state, TripletSums* shared,
-                                             int64_t blocks) {
+template <int warps>
+__device__ TripletSums sums_of_blocks(const TripletState& state, TripletSums (&shared)[warps],
+                                      int64_t blocks) {
+  constexpr int threads = warps * kWarp;
   const bool with_stats = state.stats != nullptr;
   TripletSums own;
-  for (int64_t block = threadIdx.x; block < blocks; block += kTripletThreads) {
-    own.add(state.block_sums[block]);
+  for (int64_t block = threadIdx.x; block < blocks; block += threads) {
+    own.add(state.block_sums[block], with_stats);
   }
-  for (int64_t i = threadIdx.x; with_stats && i < state.rows[0].n; i += kTripletThreads) {
+  for (int64_t i = threadIdx.x; with_stats && i < state.rows[0].n; i += threads) {
     own.norms.add(state.rows[0].numbers.norm[i]);
   }
   sum_in_block(own, shared, with_stats);

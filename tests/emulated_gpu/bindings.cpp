@@ -78,7 +78,7 @@ size_t listed_triplet(const py::args& args) {
 }  // namespace
 
 // Of capability 9.0.
-cudaError_t fm::cuda::launch_tiles_wgmma(const MineState&, cudaStream_t) { std::abort(); }
+void fm::cuda::launch_tiles_wgmma(const MineState&, cudaStream_t, Launches&) { std::abort(); }
 
 PYBIND11_MODULE(emulated, m) {
   m.def("cuda_mine", bound(read_mine, fm::cuda::mine));
