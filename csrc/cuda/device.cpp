@@ -9,7 +9,9 @@ namespace {
 
 std::vector<DeviceFacts> ask_devices() {
   int count = 0;
+  int driver = 0;  // 1000 * major + 10 * minor of its CUDA
   if (cudaGetDeviceCount(&count) != cudaSuccess) return {};
+  cudaDriverGetVersion(&driver);
   std::vector<DeviceFacts> all(static_cast<size_t>(count));
   for (int device = 0; device < count; ++device) {
     DeviceFacts& facts = all[static_cast<size_t>(device)];
@@ -18,6 +20,8 @@ std::vector<DeviceFacts> ask_devices() {
     cudaDeviceGetAttribute(&facts.multiprocessors, cudaDevAttrMultiProcessorCount, device);
     cudaDeviceGetAttribute(&facts.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     cudaDeviceGetAttribute(&facts.cache_bytes, cudaDevAttrL2CacheSize, device);
+    // Graphs know such launches since CUDA 12.3.
+    facts.overlaps = facts.major >= 9 && driver >= 12030;
   }
   return all;
 }

@@ -16,6 +16,7 @@ struct DeviceFacts {
   int multiprocessors = 1;
   int shared_bytes = 48 * 1024;  // that a block may ask for
   int cache_bytes = 4 << 20;     // of the level that all blocks share
+  bool overlaps = false;         // a kernel may begin while another ends, in graphs as well
 };
 
 // Asked once per process; no CUDA call before the first one.
@@ -50,8 +51,7 @@ Status status_of(cudaError_t error, const char* op, const char* what);
 // The first error of a chain of launches, and where it came up.
 class Launches {
  public:
-  Launches(const char* op, bool overlap) : op_(op), overlap_(overlap) {}
-  // Whether the GPU can begin with a kernel while it ends another.
+  Launches(const char* op, const DeviceFacts& facts) : op_(op), overlap_(facts.overlaps) {}
   bool overlap() const { return overlap_; }
   bool fine() const { return error_ == cudaSuccess; }
   void note(cudaError_t error, const char* what) {

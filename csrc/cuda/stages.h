@@ -49,7 +49,7 @@ Status run(const char* op, Workspace& workspace, const Device& device, const Zer
     workspace.bytes = arena.bytes();
     return {};
   }
-  Launches launches(op, facts_of(device.index).major >= 9);
+  Launches launches(op, facts_of(device.index));
   const DeviceGuard guard(device.index);
   launches.note(guard.error(), "cudaSetDevice");
   const auto stream = static_cast<cudaStream_t>(device.stream);
