@@ -20,6 +20,7 @@ from test_gradients import (
     assert_asking_twice_accumulates,
     assert_each_gradient_alone,
     assert_value_and_gradient,
+    test_references_that_many_anchors_choose,  # noqa: F401  here by these kernels
 )
 
 HALVES = (torch.bfloat16, torch.float16)

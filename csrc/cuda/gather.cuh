@@ -110,13 +110,13 @@ __device__ void gather_row(const TripletState& state, const RowSets<T>& sets, in
   __syncwarp();
   if constexpr (steps == Steps::any) complete_pairs(touches, row, shared.sorted, pairs, count);
   double sum[kLaneFeatures];
-  double along = 0;
+  AlongRow<T> share;
   for (int64_t slice = 0; row.key.scaled && count > 0 && slice < state.dim;
        slice += kSliceFeatures) {
     row.template add_all<steps>(pairs, count, slice, sum);
-    along += row.along(slice, sum);
+    row.add_along(slice, sum, share);
   }
-  along = warp_sum(along);
+  const double along = share.in_warp().value();
   auto* const out = static_cast<Out*>(state.grad[set]) + i * state.dim;
   for (int64_t slice = 0; slice < state.dim; slice += kSliceFeatures) {
     row.template add_all<steps>(pairs, count, slice, sum);

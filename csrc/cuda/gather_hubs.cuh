@@ -15,7 +15,7 @@ template <class T>
 struct HubShared {
   uint32_t unsorted[kHubTouches];
   uint32_t sorted[kHubTouches];
-  double along[kGatherWarps];
+  ExactSum along[kGatherWarps];
   int count;
   GatherShared<T> of_warp[kGatherWarps];
 };
@@ -134,21 +134,21 @@ template <class T>
 __device__ void write_hub(const TripletState& state, const GradientRow<T>& row, int set,
                           double* buffer, HubShared<T>& shared) {
   using Out = typename GradientType<T>::type;
-  double along = 0;
+  AlongRow<T> along;
   for (int64_t k = threadIdx.x; k < state.dim; k += kGatherThreads) {
     double sum = 0;
     for (int w = 0; w < kGatherWarps; ++w) sum += buffer[w * state.dim + k];
     buffer[k] = sum;
-    along += sum * (widened(row.rows.row(row.i)[k]) / row.norm);
+    along.add(sum, row.unit_feature(k));
   }
-  along = warp_sum(along);
-  if (threadIdx.x % kWarp == 0) shared.along[threadIdx.x / kWarp] = along;
+  const ExactSum of_warp = along.in_warp();
+  if (lane_of() == 0) shared.along[warp_of()] = of_warp;
   __syncthreads();
-  double total = 0;
-  for (const double part : shared.along) total += part;
+  ExactSum total;
+  for (const ExactSum& part : shared.along) total.add(part);
   auto* const out = static_cast<Out*>(state.grad[set]) + row.i * state.dim;
   for (int64_t k = threadIdx.x; k < state.dim; k += kGatherThreads) {
-    out[k] = static_cast<Out>(row.through_norm(buffer[k], total, k));
+    out[k] = static_cast<Out>(row.through_norm(buffer[k], total.value(), k));
   }
   __syncthreads();
 }

@@ -34,6 +34,38 @@ inline Steps steps_of(const KeyFacts& key) {
                                       : Steps::any;
 }
 
+// x / norm. Of float64 rows a quotient, which rounds once where the product with an inverse rounds
+// three times; narrower rows have lost more than that before they came here.
+template <class T>
+__device__ double divided(double x, double norm) {
+  return sizeof(T) == sizeof(double) ? x / norm : x * (1.0 / norm);
+}
+
+// <g, z> of a row z, the share of a lane. It is large beside what it leaves of g where they point
+// the same way: of float64 rows the products and their sum are exact until the end.
+template <class T>
+struct AlongRow {
+  ExactSum sum;
+
+  __device__ void add(double g, double z) {
+    const double product = g * z;
+    if constexpr (sizeof(T) == sizeof(double)) {
+      sum.add({product, ::fma(g, z, -product)});
+    } else {
+      sum.sum += product;
+    }
+  }
+  // Of the warp; all lanes have it.
+  __device__ ExactSum in_warp() {
+    if constexpr (sizeof(T) == sizeof(double)) {
+      for (int mask = 1; mask < kWarp; mask *= 2) sum.add(from_lane(sum, mask));
+    } else {
+      sum.sum = warp_sum(sum.sum);
+    }
+    return sum;
+  }
+};
+
 // The row whose gradient it is.
 template <class T>
 struct GradientRow {
@@ -76,6 +108,11 @@ struct GradientRow {
     }
   }
 
+  // A feature of a row that may be normalised: as `divided` has it.
+  __device__ static double mapped(double x, const Mapping& map, double norm) {
+    return sizeof(T) == sizeof(double) ? x / norm : x * map.scale;
+  }
+
   __device__ static double sign(double v) { return v > 0 ? 1.0 : v < 0 ? -1.0 : 0.0; }
 
   // What one feature of a pair adds.
@@ -83,11 +120,13 @@ struct GradientRow {
     const double x = widened(rows.row(i)[k]);
     const double r = widened(pair.other[k]);
     if (key.form == Form::product) return r * (pair.map.scale * pair.coefficient);
+    if (key.form == Form::difference && !key.relative) {
+      return (mapped(x, map, norm) - mapped(r, pair.map, pair.norm)) * pair.coefficient;
+    }
     const double z = x * map.scale;
     const double o = r * pair.map.scale;
     switch (key.form) {
       case Form::difference: {
-        if (!key.relative) return (z - o) * pair.coefficient;
         const double about = z - map.shift;
         return ((about - (o - pair.map.shift)) - about * pair.extreme) * pair.coefficient;
       }
@@ -122,7 +161,7 @@ struct GradientRow {
     for (int f = 0; f < kLaneFeatures; ++f) {
       const int64_t k = slice + f * kWarp + threadIdx.x % kWarp;
       at[f] = k < dim ? k : dim - 1;  // what is read twice is written once
-      z[f] = steps == Steps::difference ? widened(rows.row(i)[at[f]]) * map.scale : 0;
+      z[f] = steps == Steps::difference ? mapped(widened(rows.row(i)[at[f]]), map, norm) : 0;
       sum[f] = 0;
     }
     // Four pairs at a time, the last ones again where there are fewer: all are read before the
@@ -139,8 +178,9 @@ struct GradientRow {
             term[u][f] = step(pair, at[f]);
           } else {
             const double o = widened(pair.other[at[f]]);
-            term[u][f] = steps == Steps::product ? o * (pair.map.scale * pair.coefficient)
-                                                 : (z[f] - o * pair.map.scale) * pair.coefficient;
+            term[u][f] = steps == Steps::product
+                             ? o * (pair.map.scale * pair.coefficient)
+                             : (z[f] - mapped(o, pair.map, pair.norm)) * pair.coefficient;
           }
         }
       }
@@ -152,32 +192,34 @@ struct GradientRow {
     }
   }
 
-  // <gradient, z>, this lane's share.
-  __device__ double along(int64_t slice, const double (&sum)[kLaneFeatures]) const {
-    double total = 0;
+  // A feature of z, the normalised row.
+  __device__ double unit_feature(int64_t k) const {
+    return divided<T>(widened(rows.row(i)[k]), norm);
+  }
+
+  // Adds this lane's features of <gradient, z>.
+  __device__ void add_along(int64_t slice, const double (&sum)[kLaneFeatures],
+                            AlongRow<T>& along) const {
 #pragma unroll
     for (int f = 0; f < kLaneFeatures; ++f) {
       const int64_t k = slice + f * kWarp + threadIdx.x % kWarp;
-      if (k < dim) total += sum[f] * (widened(rows.row(i)[k]) * (1.0 / norm));
+      if (k < dim) along.add(sum[f], unit_feature(k));
     }
-    return total;
   }
 
-  // The same of all features, in memory; all lanes have it.
+  // <gradient, z> of all features, in memory; all lanes have it.
   __device__ double along(const double* sums) const {
-    double total = 0;
+    AlongRow<T> along;
     for (int64_t k = threadIdx.x % kWarp; key.scaled && k < dim; k += kWarp) {
-      total += sums[k] * (widened(rows.row(i)[k]) * (1.0 / norm));
+      along.add(sums[k], unit_feature(k));
     }
-    return warp_sum(total);
+    return along.in_warp().value();
   }
 
   // A feature of the gradient, through the norm if rows are normalised.
   __device__ double through_norm(double g, double along, int64_t k) const {
     if (!key.scaled) return g;
-    const double scale = 1.0 / norm;
-    const double z = widened(rows.row(i)[k]) * scale;
-    return rows.numbers.norm[i] < kMinNorm ? 0.0 : (g - along * z) * scale;
+    return rows.numbers.norm[i] < kMinNorm ? 0.0 : divided<T>(g - along * unit_feature(k), norm);
   }
 };
 
