@@ -129,6 +129,7 @@ void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseS
     state.partial = arena.take<double>(rows * (state.dim + 1));
     state.touched = arena.take<int32_t>(rows);
   }
+  state.block_sums = arena.take<DenseSums>(kTotalBlocks);
   state.counted = arena.take<DenseTotals>(1);
   state.scales = arena.take<KindScales>(1);
 }
@@ -189,9 +190,14 @@ struct DenseLaunch {
   }
   void clear_totals() const { launch_counts(state, stream, launches); }
 
+  unsigned total_blocks() const {
+    const unsigned blocks = blocks_for(state.query.n, kTotalThreads);
+    return blocks < kTotalBlocks ? blocks : kTotalBlocks;
+  }
   void find(bool counts) const {
     if (!launches.fine()) return;
-    find_scales<<<1, kTotalThreads, 0, stream>>>(state, counts);
+    const unsigned blocks = total_blocks();
+    find_scales<<<blocks, kTotalThreads, 0, stream>>>(state, counts);
     launches.check("find_scales");
   }
 
@@ -208,9 +214,10 @@ struct DenseLaunch {
     }
     visit_all(gradient);
     if (!launches.fine()) return;
+    const unsigned blocks = total_blocks();
     with_wide(state.query.dtype, [&](auto type) {
       using T = decltype(type);
-      finish_dense<T><<<1, kTotalThreads, 0, stream>>>(state);
+      finish_dense<T><<<blocks, kTotalThreads, 0, stream>>>(state);
     });
     launches.check("finish_dense");
     launch_writes(state, stream, launches);

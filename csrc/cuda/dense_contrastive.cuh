@@ -191,26 +191,4 @@ struct Contrastive {
   }
 };
 
-// The weights of all positive and of all negative pairs of an anchor; labels alone decide.
-__global__ void __launch_bounds__(kRowThreads)
-    count_pairs(const __grid_constant__ DenseState state) {
-  __shared__ RowShared shared;
-  const int64_t i = blockIdx.x;
-  const double own = state.weight.of(i);
-  ExactSum sums[2];
-  for (int64_t j = threadIdx.x; j < state.ref.n && state.labels.query_takes_part(i);
-       j += kRowThreads) {
-    const Role role = state.labels.role(i, j);
-    const double weight = own * (state.labels.symmetric ? state.weight.of(j) : 1.0);
-    if (role == kPositive) sums[0].add(weight);
-    if (role == kNegative) sums[1].add(weight);
-  }
-  sum_block(sums, shared);
-  if (threadIdx.x != 0) return;
-  RowTotals totals;
-  totals.counted[0] = sums[0].value();
-  totals.counted[1] = sums[1].value();
-  state.totals[i] = totals;
-}
-
 }  // namespace flashmetric::cuda

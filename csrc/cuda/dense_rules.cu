@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Rows of dense losses: they are filled, and judged by a rule.
 #include "dense_contrastive.cuh"
+#include "dense_counts.cuh"
 #include "dense_fill.cuh"
 #include "dense_hinges.cuh"
 #include "dense_semihard.cuh"
@@ -98,7 +99,13 @@ void launch_rule(const DenseState& state, DenseRule rule, Chunk chunk, cudaStrea
 
 void launch_counts(const DenseState& state, cudaStream_t stream, Launches& launches) {
   if (!launches.fine() || state.query.n == 0) return;
-  count_pairs<<<blocks_for(state.query.n, 1), kRowThreads, 0, stream>>>(state);
+  if (state.labels.relation == Relation::classes && state.weight.values == nullptr) {
+    const unsigned blocks = blocks_for(state.query.n, kCountRows);
+    count_classes<<<blocks, kRowThreads, 0, stream>>>(state);
+  } else {
+    const unsigned blocks = blocks_for(state.query.n, 1);
+    count_pairs<<<blocks, kRowThreads, 0, stream>>>(state);
+  }
   launches.check("count_pairs");
 }
 

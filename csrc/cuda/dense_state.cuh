@@ -93,11 +93,12 @@ struct DenseState : Compared {
   int32_t* list_row = nullptr;
   unsigned long long* list_offer = nullptr;
   int32_t* list_best = nullptr;
-  RowTotals* totals = nullptr;  // [n_query]
-  double* sums[2] = {};         // [rows][dim] of queries and references
-  double* weights[2] = {};      // [rows] sums of coefficients
-  double* partial = nullptr;    // [splits][rows][dim + 1]
-  int32_t* touched = nullptr;   // [splits][tiles of rows] has it a sum there
+  RowTotals* totals = nullptr;      // [n_query]
+  double* sums[2] = {};             // [rows][dim] of queries and references
+  double* weights[2] = {};          // [rows] sums of coefficients
+  double* partial = nullptr;        // [splits][rows][dim + 1]
+  int32_t* touched = nullptr;       // [splits][tiles of rows] has it a sum there
+  DenseSums* block_sums = nullptr;  // of dense_totals.cuh
   DenseTotals* counted = nullptr;
   KindScales* scales = nullptr;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// From what each anchor adds to the value, the scales, and the statistics of a dense loss: one
-// block adds them up, in a fixed tree.
+// From what each anchor adds to the value, the scales, and the statistics of a dense loss: blocks
+// add up some anchors each, in a fixed tree, and the one that finishes last adds up these sums, in
+// the same one.
 #pragma once
 
 #include "dense_state.cuh"
@@ -8,6 +9,7 @@
 namespace flashmetric::cuda {
 
 constexpr int kTotalThreads = 128;
+constexpr int kTotalBlocks = kTotalThreads;  // at most: each thread of the last takes one
 
 FM_HD void add_sums(DenseSums& sums, const DenseSums& other) {
   for (int kind = 0; kind < 2; ++kind) {
@@ -28,13 +30,8 @@ FM_HD void add_sums(DenseSums& sums, const DenseSums& other) {
 }
 
 // The sums of all threads, in shared[0].
-__device__ inline void sum_totals(const DenseState& state, DenseSums* shared) {
+__device__ inline void sum_threads(const DenseSums& own, DenseSums* shared) {
   const auto t = static_cast<int>(threadIdx.x);
-  DenseSums own;
-  for (int64_t i = t; i < state.query.n; i += kTotalThreads) {
-    own.add(state.totals[i], state.of_pairs);
-    if (state.stats != nullptr) own.norms.add(state.query.numbers.norm[i]);
-  }
   shared[t] = own;
   for (int half = kTotalThreads / 2; half > 0; half /= 2) {
     __syncthreads();
@@ -43,14 +40,39 @@ __device__ inline void sum_totals(const DenseState& state, DenseSums* shared) {
   __syncthreads();
 }
 
+// Whether this block has finished last: then the sums of all anchors are in shared[0].
+__device__ inline bool sum_totals(const DenseState& state, DenseSums* shared) {
+  __shared__ bool last;
+  const auto t = static_cast<int>(threadIdx.x);
+  const int64_t step = int64_t{gridDim.x} * kTotalThreads;
+  DenseSums own;
+  for (int64_t i = int64_t{blockIdx.x} * kTotalThreads + t; i < state.query.n; i += step) {
+    own.add(state.totals[i], state.of_pairs);
+    if (state.stats != nullptr) own.norms.add(state.query.numbers.norm[i]);
+  }
+  sum_threads(own, shared);
+  if (t == 0) {
+    state.block_sums[blockIdx.x] = shared[0];
+    __threadfence();
+    last = atomicAdd(&state.tally->finished, 1) == static_cast<int>(gridDim.x) - 1;
+  }
+  __syncthreads();
+  if (!last) return false;
+  __threadfence();
+  if (t == 0) state.tally->finished = 0;  // for the next kernel that counts
+  DenseSums all;
+  if (t < static_cast<int>(gridDim.x)) all = state.block_sums[t];
+  sum_threads(all, shared);
+  return true;
+}
+
 // Scales from what was counted (or, of mean_active, from a first visit), before coefficients that
 // need them.
 __global__ void __launch_bounds__(kTotalThreads)
     find_scales(const __grid_constant__ DenseState state, bool counts) {
   alignas(16) __shared__ char memory[kTotalThreads * sizeof(DenseSums)];
   auto* const shared = reinterpret_cast<DenseSums*>(memory);
-  sum_totals(state, shared);
-  if (threadIdx.x != 0) return;
+  if (!sum_totals(state, shared) || threadIdx.x != 0) return;
   const DenseTotals totals = shared[0].totals();
   if (counts) *state.counted = totals;
   *state.scales = scales_of(state.reduction, true, totals);
@@ -61,13 +83,14 @@ __global__ void __launch_bounds__(kTotalThreads)
     finish_dense(const __grid_constant__ DenseState state) {
   alignas(16) __shared__ char memory[kTotalThreads * sizeof(DenseSums)];
   auto* const shared = reinterpret_cast<DenseSums*>(memory);
-  sum_totals(state, shared);
   auto* const out = static_cast<T*>(state.out);
   const bool each = state.reduction == DenseReduction::none;
-  for (int64_t i = threadIdx.x; each && i < state.query.n; i += kTotalThreads) {
+  const int64_t step = int64_t{gridDim.x} * kTotalThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kTotalThreads + threadIdx.x; each && i < state.query.n;
+       i += step) {
     out[i] = static_cast<T>(state.totals[i].term[0] + state.totals[i].term[1]);
   }
-  if (threadIdx.x != 0) return;
+  if (!sum_totals(state, shared) || threadIdx.x != 0) return;
   DenseTotals totals = shared[0].totals();
   if (state.by_kind) totals.counted[1] = state.counted->counted[1];
   const KindScales scales = scales_of(state.reduction, state.by_kind, totals);
