@@ -30,9 +30,10 @@ template <int threads, class Order>
 __device__ void sort_in_block(int64_t n, const Order& order) {
   for (int64_t run = 2; run / 2 < n; run *= 2) {
     for (int64_t step = run / 2; step > 0; step /= 2) {
-      for (int64_t pair = threadIdx.x; pair / step * step * 2 < n; pair += threads) {
-        const int64_t low = pair / step * step * 2 + pair % step;
-        const int64_t high = step == run / 2 ? low / run * run + run - 1 - low % run : low + step;
+      // Both are powers of two: bits do what divisions by them would take long for.
+      for (int64_t pair = threadIdx.x; (pair & -step) * 2 < n; pair += threads) {
+        const int64_t low = (pair & -step) * 2 + (pair & (step - 1));
+        const int64_t high = step == run / 2 ? low ^ (run - 1) : low + step;
         if (high < n) order(low, high);
       }
       __syncthreads();

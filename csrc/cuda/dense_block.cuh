@@ -13,6 +13,16 @@ struct RowShared {
   int32_t nan_row;  // of semi-hard rows: the first negative whose key is NaN
 };
 
+// A float64 sum of a thread loses nothing that float32 distances know.
+struct PlainSum {
+  double sum = 0;
+  __device__ void add(double x) { sum += x; }
+  __device__ operator ExactSum() const { return {sum, 0}; }
+};
+
+template <class H>
+using ThreadSum = std::conditional_t<kWide<H>, ExactSum, PlainSum>;
+
 // The sums over the block, in a fixed tree; all threads have them.
 template <int n>
 __device__ void sum_block(ExactSum (&own)[n], RowShared& shared) {

@@ -8,18 +8,11 @@
 
 namespace flashmetric::cuda {
 
-// A float64 sum of a thread loses nothing that float32 distances know.
-struct PlainSum {
-  double sum = 0;
-  FM_DEVICE void add(double x) { sum += x; }
-  FM_DEVICE operator ExactSum() const { return {sum, 0}; }
-};
-
 // What a thread adds up of its pairs: terms, weights counted, weights of the active, each of
 // positives, negatives; how many are active.
 template <class H>
 struct PairSums {
-  std::conditional_t<kWide<H>, ExactSum, PlainSum> of[6];
+  ThreadSum<H> of[6];
   double live = 0;
 
   template <int kind>
@@ -143,7 +136,7 @@ struct ContrastiveRow {
     const double weights = weight_of(j);
     if (row.state.online) sums.template count<1>(weights);
     if (within == 0) return 0;
-    const float d = row.half_distance(j);
+    const float d = row.half_distance(h);
     const double excess = margin - static_cast<double>(d);
     sums.template add<1>(power(excess), weights);
     return static_cast<float>(-slope<1>(j, excess, weights)) * row.scale.slope_at(d);

@@ -12,10 +12,6 @@ namespace flashmetric::cuda {
 // multiprocessor some 36 KiB are on their way, what the L2 cache delivers in its latency.
 constexpr int kWordsAhead = 4;
 
-// Whether h are keys.
-template <class H>
-constexpr bool kWide = sizeof(H) == sizeof(double);
-
 // Never inlined: what most labels are, RowRoles knows.
 static __device__ __noinline__ Role role_of(const LabelView& labels, int64_t i, int64_t j) {
   return labels.role(i, j);

@@ -10,37 +10,35 @@ namespace flashmetric::cuda {
 template <class T, class H>
 __device__ void note_distances(const DenseRow<T, H>& row, RowTotals& totals) {
   ExactSum sums[2];
+  ThreadSum<H> sum_an;
   double farthest = -kNever;
   double nearest = kNever;
-  double least = kNever;  // no negative that is nearest has a larger h
-  row.each_word([&](int64_t word, int64_t j) {
-    if (row.positive[word] != 0) {
-      const bool is_positive = row.is_set(row.positive, word);
-      const double key = row.key_at(j, is_positive);
-      const double d_ap = is_positive ? row.distance(key) : 0;
-      if (is_positive) sums[0].add(d_ap);
-      if (is_positive) farthest = farther(farthest, d_ap);
+  float least = Precision<float>::highest;  // no negative that is nearest has a larger h
+  row.each_word_ahead([&](const WordAhead<H>& at) {
+    if (at.positive != 0) {
+      const double key = row.key_at(at.j, at.is_positive());
+      const double d_ap = at.is_positive() ? row.distance(key) : 0;
+      if (at.is_positive()) sums[0].add(d_ap);
+      if (at.is_positive()) farthest = farther(farthest, d_ap);
     }
-    if (!row.is_set(row.negative, word)) return;
+    if (!at.is_negative()) return;
     if constexpr (kWide<H>) {
-      const double d_an = row.distance(static_cast<double>(row.slot[j].h));
-      sums[1].add(d_an);
+      const double d_an = row.distance(at.h);
+      sum_an.add(d_an);
       nearest = nearer(nearest, d_an);
     } else {
-      sums[1].add(static_cast<double>(row.half_distance(j)));
-      const double h = static_cast<double>(row.slot[j].h);
-      least = ::fmin(least, h + static_cast<double>(row.error(j)));
+      sum_an.add(static_cast<double>(row.half_distance(at.h)));
+      least = ::fminf(least, at.h + row.error(at));
     }
   });
+  sums[1] = sum_an;
   sum_block(sums, row.shared);
   if constexpr (!kWide<H>) {
-    least = -largest_in_block(-least, row.shared);
-    row.each_word([&](int64_t word, int64_t j) {
-      const bool is_negative = row.is_set(row.negative, word);
-      const double h = is_negative ? static_cast<double>(row.slot[j].h) : 0;
-      const double error = is_negative ? static_cast<double>(row.error(j)) : 0;
-      const bool open = is_negative && !(h - error > least);  // NaN is among them
-      const double key = row.key_at(j, open);
+    least = -static_cast<float>(largest_in_block(-static_cast<double>(least), row.shared));
+    row.each_word_ahead([&](const WordAhead<H>& at) {
+      // NaN is among them.
+      const bool open = at.is_negative() && !(at.h - row.error(at) > least);
+      const double key = row.key_at(at.j, open);
       if (open) nearest = nearer(nearest, row.distance(key));
     });
   }

@@ -120,8 +120,7 @@ struct NegativeOffers<T, float> : Offers<T, float> {
     int place;  // before(key), unless
     bool doubt;
   };
-  __device__ Bounds bounds_of(float h, float slack) const {
-    const float error = row.error(h, row.state.rows[0].slack[row.i], slack);
+  __device__ Bounds bounds_of(float h, float error) const {
     Bounds bounds{h - error, h + error, -1, !(::fabsf(h) <= Precision<float>::highest)};
     if (bounds.doubt) return bounds;
     bounds.place = this->before(static_cast<double>(bounds.high) * row.scale.unit);
@@ -129,9 +128,7 @@ struct NegativeOffers<T, float> : Offers<T, float> {
     bounds.doubt = bounds.place >= 0 && !(list.value[bounds.place] < low);
     return bounds;
   }
-  __device__ Bounds bounds_of(int64_t j) const {
-    return bounds_of(row.slot[j].h, row.state.rows[1].slack[j]);
-  }
+  __device__ Bounds bounds_of(int64_t j) const { return bounds_of(row.slot[j].h, row.error(j)); }
   __device__ bool may_be_best(const Bounds& bounds) const {
     if (bounds.doubt || bounds.place < 0) return bounds.doubt;
     return ordered_bits(bounds.low) <= list.best[bounds.place];
@@ -139,16 +136,16 @@ struct NegativeOffers<T, float> : Offers<T, float> {
 
   // Upper bounds, in `best`; of each word those that may be the best are left open.
   __device__ void bound() const {
-    row.each_words_ahead([&](int64_t word, float h, float slack, uint32_t negatives) {
+    row.each_word_ahead([&](const WordAhead<float>& at) {
       Bounds bounds{};
-      const bool is_negative = (negatives >> lane_of() & 1U) != 0;
-      if (is_negative) bounds = bounds_of(h, slack);
+      const bool is_negative = at.is_negative();
+      if (is_negative) bounds = bounds_of(at.h, row.error(at));
       const int32_t high = ordered_bits(bounds.high);
       const bool offers = is_negative && !bounds.doubt && bounds.place >= 0;
       if (offers && high < list.best[bounds.place]) atomicMin(list.best + bounds.place, high);
       __syncwarp();
       const unsigned some = __ballot_sync(kAllLanes, is_negative && may_be_best(bounds));
-      if (lane_of() == 0) row.weighed[word] = some;
+      if (lane_of() == 0) row.weighed[at.word] = some;
     });
     __syncthreads();
   }
@@ -197,10 +194,8 @@ struct NegativeOffers<T, float> : Offers<T, float> {
   // Only those whose upper bound is not below the largest lower bound can be.
   __device__ Rival find_farthest() const {
     double most = -kNever;
-    row.each_words_ahead([&](int64_t, float h, float slack, uint32_t negatives) {
-      const float error = row.error(h, row.state.rows[0].slack[row.i], slack);
-      const bool is_negative = (negatives >> lane_of() & 1U) != 0;
-      if (is_negative) most = ::fmax(most, static_cast<double>(h - error));
+    row.each_word_ahead([&](const WordAhead<float>& at) {
+      if (at.is_negative()) most = ::fmax(most, static_cast<double>(at.h - row.error(at)));
     });
     most = largest_in_block(most, row.shared);
     Rival own;

@@ -8,6 +8,18 @@
 
 namespace flashmetric::cuda {
 
+// What is known of a word when its turn comes: a lane has a column, or none.
+template <class H>
+struct WordAhead {
+  int64_t word, j;
+  uint32_t positive, negative, near;
+  H h;
+  float slack;  // of rows that are not keys
+
+  __device__ bool is_positive() const { return (positive >> lane_of() & 1U) != 0; }
+  __device__ bool is_negative() const { return (negative >> lane_of() & 1U) != 0; }
+};
+
 template <class T, class H>
 struct DenseRow {
   const DenseState& state;
@@ -43,25 +55,17 @@ struct DenseRow {
       visit(word, word * kWarp + lane_of());
     }
   }
-  // The same with h, the slack of the column and the negatives of each word, of which some are on
-  // their way before the first is looked at: visit(word, h, slack, negatives).
+  // The same, some words read before the first is looked at.
   template <class Visit>
-  __device__ void each_words_ahead(const Visit& visit) const {
+  __device__ void each_word_ahead(const Visit& visit) const {
     constexpr int64_t step = int64_t{kRowWarps} * kWordsAhead;
     for (int64_t first = warp_of() * kWordsAhead; first * kWarp < r.n; first += step) {
-      H h[kWordsAhead];
-      float slack[kWordsAhead];
-      uint32_t negatives[kWordsAhead];
+      WordAhead<H> ahead[kWordsAhead];
+#pragma unroll
+      for (int u = 0; u < kWordsAhead; ++u) ahead[u] = read_word(first + u);
 #pragma unroll
       for (int u = 0; u < kWordsAhead; ++u) {
-        const int64_t j = (first + u) * kWarp + lane_of();
-        h[u] = j < r.n ? slot[j].h : 0;
-        slack[u] = j < r.n ? state.rows[1].slack[j] : 0;
-        negatives[u] = (first + u) * kWarp < r.n ? negative[first + u] : 0;
-      }
-#pragma unroll
-      for (int u = 0; u < kWordsAhead; ++u) {
-        if ((first + u) * kWarp < r.n) visit(first + u, h[u], slack[u], negatives[u]);
+        if (ahead[u].word * kWarp < r.n) visit(ahead[u]);
       }
     }
   }
@@ -110,12 +114,15 @@ struct DenseRow {
   __device__ float error(int64_t j) const {
     return error(static_cast<float>(slot[j].h), state.rows[0].slack[i], state.rows[1].slack[j]);
   }
+  __device__ float error(const WordAhead<H>& at) const {
+    return error(at.h, state.rows[0].slack[i], at.slack);
+  }
   __device__ static float error(float h, float own, float other) {
     constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
     return (own > 0 ? own : 0) + (other > 0 ? other : 0) + ::fabsf(h) * u;
   }
-  __device__ float half_distance(int64_t j) const {
-    return scale.distance(static_cast<float>(slot[j].h), state.key.form == Form::product);
+  __device__ float half_distance(H h) const {
+    return scale.distance(static_cast<float>(h), state.key.form == Form::product);
   }
 
   // Whether the gradient of the pair must be taken by difference, and so must its distance.
@@ -187,8 +194,11 @@ struct DenseRow {
   }
   // Says which columns of a word have coefficients.
   __device__ void keep(int64_t word, unsigned live) const {
+    if (lane_of() == 0) keep(word, live, near[word]);
+  }
+  __device__ void keep(int64_t word, unsigned live, unsigned close) const {
     if (lane_of() != 0) return;
-    const unsigned apart = state.packed ? near[word] : ~0U;
+    const unsigned apart = state.packed ? close : ~0U;
     near[word] = live & apart;
     weighed[word] = live & ~apart;
   }
@@ -218,6 +228,18 @@ struct DenseRow {
   }
 
  private:
+  __device__ WordAhead<H> read_word(int64_t word) const {
+    WordAhead<H> ahead{word, word * kWarp + lane_of(), 0, 0, 0, 0, 0};
+    if (word * kWarp >= r.n) return ahead;
+    ahead.positive = positive[word];
+    ahead.negative = negative[word];
+    ahead.near = near[word];
+    const int64_t j = ahead.j < r.n ? ahead.j : r.n - 1;
+    ahead.h = slot[j].h;
+    if constexpr (!kWide<H>) ahead.slack = state.rows[1].slack[j];
+    return ahead;
+  }
+
   struct WordBits {
     unsigned positive, negative, near;
   };

@@ -11,13 +11,13 @@
 namespace flashmetric::cuda {
 namespace {
 
-// Blocks of a multiprocessor: what hides the latency of their loads, and spills in no loop.
-template <class H>
-constexpr int kJudgeBlocks = kWide<H> ? 4 : 5;
+// Blocks of a multiprocessor: as many as hide the latency of their loads and spill in no loop.
+template <class Rule, class H>
+constexpr int kJudgeBlocks = kWide<H> || std::is_same_v<Rule, TripletHinges> ? 4 : 5;
 
 // A block a row; where positives are listed, as many blocks as have memory for them.
 template <class T, class H, class Rule>
-__global__ void __launch_bounds__(kRowThreads, kJudgeBlocks<H>)
+__global__ void __launch_bounds__(kRowThreads, kJudgeBlocks<Rule, H>)
     judge_rows(const __grid_constant__ DenseState state, const __grid_constant__ RowView<T> x,
                const __grid_constant__ RowView<T> r, Chunk chunk) {
   __shared__ RowShared shared;

@@ -18,12 +18,15 @@ constexpr int kTileThreads = 256;  // 4 x 4 of them each
 constexpr int kRowThreads = 128;   // of a block that judges one row
 constexpr int kRowWarps = kRowThreads / kWarp;
 
-// One number of a row: h; then c, the same memory; of a positive also what negatives count for it.
+// Whether h are keys.
+template <class H>
+constexpr bool kWide = sizeof(H) == sizeof(double);
+
+// One number of a row: h; then c, the same memory.
 template <class T, class H>
 union Slot {
   H h;
   T c;
-  int32_t count;
 };
 
 // A set of float32 rows, y = (x * scale - centre) * unit.

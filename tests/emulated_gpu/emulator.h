@@ -207,6 +207,18 @@ inline unsigned __ballot_sync(unsigned, bool mine) {
   emulated::wait_for_warp();
   return all;
 }
+template <class Value>
+unsigned __match_any_sync(unsigned, Value mine) {
+  uint64_t* const slots = emulated::block.slot[emulated::warp()];
+  std::memcpy(slots + emulated::lane(), &mine, sizeof mine);
+  emulated::wait_for_warp();
+  unsigned same = 0;
+  for (int from = 0; from < emulated::kLanes; ++from) {
+    same |= (std::memcmp(slots + from, &mine, sizeof mine) == 0 ? 1U : 0U) << from;
+  }
+  emulated::wait_for_warp();
+  return same;
+}
 inline bool __any_sync(unsigned mask, bool mine) { return __ballot_sync(mask, mine) != 0; }
 inline bool __all_sync(unsigned mask, bool mine) { return !__any_sync(mask, !mine); }
 inline void __syncwarp() { emulated::wait_for_warp(); }
