@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Fills the rows of a chunk: h of packed rows, by tiles of products.
 //
+// Algorithm: a thread has 8 x 4 products, of 12 features read from shared memory 32: half of what
+// that memory could deliver meanwhile. The next features are on their way to it.
+//
 // Numerics: products are added up kProducts at a time, as certificate.h assumes.
 #pragma once
 
@@ -8,60 +11,95 @@
 
 namespace flashmetric::cuda {
 
+constexpr int kFillThreads = 128;
+constexpr int kFillRows = 8;  // of a thread
+
 // kProducts features of kTile rows, feature by feature. 4 more: what a thread writes and what it
 // reads, four rows at a time, then lie in different banks.
 struct HalfStage {
   alignas(16) float feature[kProducts][kTile + 4];
+};
 
-  // Four threads a row, four features each.
+// Four threads a row, four features each, and half of the rows at a time.
+struct HalfPart {
+  float4 four[2];
+
+  __device__ static int row(int half) { return static_cast<int>(threadIdx.x) / 4 + 32 * half; }
+  __device__ static int feature() { return static_cast<int>(threadIdx.x) % 4 * 4; }
   __device__ void load(const float* y, int64_t width, int64_t k) {
-    const int row = static_cast<int>(threadIdx.x) / 4;
-    const int f = static_cast<int>(threadIdx.x) % 4 * 4;
-    const float4 four = *reinterpret_cast<const float4*>(y + row * width + k + f);
-    feature[f][row] = four.x;
-    feature[f + 1][row] = four.y;
-    feature[f + 2][row] = four.z;
-    feature[f + 3][row] = four.w;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      four[half] = *reinterpret_cast<const float4*>(y + row(half) * width + k + feature());
+    }
+  }
+  __device__ void store(HalfStage& stage) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      stage.feature[feature()][row(half)] = four[half].x;
+      stage.feature[feature() + 1][row(half)] = four[half].y;
+      stage.feature[feature() + 2][row(half)] = four[half].z;
+      stage.feature[feature() + 3][row(half)] = four[half].w;
+    }
   }
 };
 
-static_assert(kTileThreads == kTile * 4 && kProducts == 16);
+static_assert(kFillThreads == kTile * 2 && kProducts == 16);
+
+__device__ inline void add_stage(const HalfStage& x_stage, const HalfStage& r_stage,
+                                 float (&sum)[kFillRows][4]) {
+  const int tx = static_cast<int>(threadIdx.x) % 16 * 4;
+  const int ty = static_cast<int>(threadIdx.x) / 16 * kFillRows;
+  float part[kFillRows][4] = {};
+#pragma unroll
+  for (int f = 0; f < kProducts; ++f) {
+    float x[kFillRows], r[4];
+#pragma unroll
+    for (int a = 0; a < kFillRows; a += 4) {
+      read4(x_stage.feature[f] + ty + a, *reinterpret_cast<float (*)[4]>(x + a));
+    }
+    read4(r_stage.feature[f] + tx, r);
+    multiply4(x, r, part);
+  }
+#pragma unroll
+  for (int c = 0; c < 4 * kFillRows; ++c) sum[c / 4][c % 4] += part[c / 4][c % 4];
+}
 
 // A block for each tile of queries and references.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kFillThreads, 4)
     fill_halves(const __grid_constant__ DenseState state, Chunk chunk) {
-  __shared__ HalfStage x_stage;
-  __shared__ HalfStage r_stage;
+  __shared__ HalfStage x_stage[2];
+  __shared__ HalfStage r_stage[2];
   const int64_t at = int64_t{blockIdx.y} * kTile;
   const int64_t j = int64_t{blockIdx.x} * kTile;
   const int64_t i = chunk.first + at;
-  const int tx = static_cast<int>(threadIdx.x) % 16 * 4;
-  const int ty = static_cast<int>(threadIdx.x) / 16 * 4;
-  float sum[4][4] = {};
-  for (int64_t k = 0; k < state.width; k += kProducts) {
-    x_stage.load(state.rows[0].y + i * state.width, state.width, k);
-    r_stage.load(state.rows[1].y + j * state.width, state.width, k);
+  const float* const x = state.rows[0].y + i * state.width;
+  const float* const r = state.rows[1].y + j * state.width;
+  HalfPart x_part, r_part;
+  x_part.load(x, state.width, 0);
+  r_part.load(r, state.width, 0);
+  float sum[kFillRows][4] = {};
+  int stage = 0;
+  for (int64_t k = kProducts; k <= state.width; k += kProducts, stage ^= 1) {
+    x_part.store(x_stage[stage]);
+    r_part.store(r_stage[stage]);
     __syncthreads();
-    float part[4][4] = {};
-#pragma unroll
-    for (int f = 0; f < kProducts; ++f) {
-      float x[4], r[4];
-      read4(x_stage.feature[f] + ty, x);
-      read4(r_stage.feature[f] + tx, r);
-      multiply4(x, r, part);
+    if (k < state.width) {
+      x_part.load(x, state.width, k);
+      r_part.load(r, state.width, k);
     }
-#pragma unroll
-    for (int c = 0; c < 16; ++c) sum[c / 4][c % 4] += part[c / 4][c % 4];
-    __syncthreads();
+    add_stage(x_stage[stage], r_stage[stage], sum);
   }
-  float own[4], other[4];
-  read4(state.rows[0].half + i + ty, own);
+  const int tx = static_cast<int>(threadIdx.x) % 16 * 4;
+  const int ty = static_cast<int>(threadIdx.x) / 16 * kFillRows;
+  float other[4];
   read4(state.rows[1].half + j + tx, other);
 #pragma unroll
-  for (int a = 0; a < 4; ++a) {
+  for (int a = 0; a < kFillRows; ++a) {
+    const float own = state.rows[0].half[i + ty + a];
     float* const to = static_cast<float*>(state.slots) + (at + ty + a) * state.stride + j + tx;
-#pragma unroll
-    for (int b = 0; b < 4; ++b) to[b] = (other[b] + own[a]) - sum[a][b];
+    const float4 four{(other[0] + own) - sum[a][0], (other[1] + own) - sum[a][1],
+                      (other[2] + own) - sum[a][2], (other[3] + own) - sum[a][3]};
+    *reinterpret_cast<float4*>(to) = four;
   }
 }
 

@@ -67,7 +67,7 @@ void launch_fill(const DenseState& state, Chunk chunk, cudaStream_t stream, Laun
   if (!state.wide) {
     const dim3 grid(static_cast<unsigned>(state.rows[1].padded / kTile),
                     blocks_for(chunk.rows, kTile));
-    fill_halves<<<grid, kTileThreads, 0, stream>>>(state, chunk);
+    fill_halves<<<grid, kFillThreads, 0, stream>>>(state, chunk);
     return launches.check("fill_halves");
   }
   const auto keys = static_cast<double*>(state.slots);
