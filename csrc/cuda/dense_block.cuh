@@ -10,6 +10,7 @@ namespace flashmetric::cuda {
 struct RowShared {
   double sums[kRowWarps][16];
   int32_t n_positive, n_negative;
+  int32_t n_live;   // coefficients
   int32_t nan_row;  // of semi-hard rows: the first negative whose key is NaN
 };
 

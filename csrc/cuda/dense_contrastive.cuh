@@ -169,6 +169,7 @@ struct Contrastive {
     if (row.state.stats != nullptr) note_distances(row, totals);
     PairSums<H> own;
     pairs.judge(own);
+    row.settle();
     ExactSum sums[7];
 #pragma unroll
     for (int v = 0; v < 6; ++v) sums[v] = own.of[v];

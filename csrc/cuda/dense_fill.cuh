@@ -45,6 +45,13 @@ struct HalfPart {
 
 static_assert(kFillThreads == kTile * 2 && kProducts == 16);
 
+__device__ inline void read_rows(const float* from, float (&to)[kFillRows]) {
+#pragma unroll
+  for (int a = 0; a < kFillRows; a += 4) {
+    read4(from + a, *reinterpret_cast<float (*)[4]>(to + a));
+  }
+}
+
 __device__ inline void add_stage(const HalfStage& x_stage, const HalfStage& r_stage,
                                  float (&sum)[kFillRows][4]) {
   const int tx = static_cast<int>(threadIdx.x) % 16 * 4;
@@ -91,15 +98,15 @@ __global__ void __launch_bounds__(kFillThreads, 4)
   }
   const int tx = static_cast<int>(threadIdx.x) % 16 * 4;
   const int ty = static_cast<int>(threadIdx.x) / 16 * kFillRows;
-  float other[4];
+  float own[kFillRows], other[4];
+  read_rows(state.rows[0].half + i + ty, own);
   read4(state.rows[1].half + j + tx, other);
+  auto* to = reinterpret_cast<float4*>(static_cast<float*>(state.slots) + (at + ty) * state.stride +
+                                       j + tx);
 #pragma unroll
-  for (int a = 0; a < kFillRows; ++a) {
-    const float own = state.rows[0].half[i + ty + a];
-    float* const to = static_cast<float*>(state.slots) + (at + ty + a) * state.stride + j + tx;
-    const float4 four{(other[0] + own) - sum[a][0], (other[1] + own) - sum[a][1],
-                      (other[2] + own) - sum[a][2], (other[3] + own) - sum[a][3]};
-    *reinterpret_cast<float4*>(to) = four;
+  for (int a = 0; a < kFillRows; ++a, to += state.stride / 4) {
+    *to = float4{(other[0] + own[a]) - sum[a][0], (other[1] + own[a]) - sum[a][1],
+                 (other[2] + own[a]) - sum[a][2], (other[3] + own[a]) - sum[a][3]};
   }
 }
 

@@ -12,6 +12,18 @@ namespace flashmetric::cuda {
 // multiprocessor some 36 KiB are on their way, what the L2 cache delivers in its latency.
 constexpr int kWordsAhead = 4;
 
+// What is known of a word when its turn comes: a lane has a column, or none.
+template <class H>
+struct WordAhead {
+  int64_t word, j;
+  uint32_t positive, negative, near;
+  H h;
+  float slack;  // of rows that are not keys
+
+  __device__ bool is_positive() const { return (positive >> lane_of() & 1U) != 0; }
+  __device__ bool is_negative() const { return (negative >> lane_of() & 1U) != 0; }
+};
+
 // Never inlined: what most labels are, RowRoles knows.
 static __device__ __noinline__ Role role_of(const LabelView& labels, int64_t i, int64_t j) {
   return labels.role(i, j);

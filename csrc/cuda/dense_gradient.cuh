@@ -17,6 +17,26 @@ constexpr int kPairBlocks =
 constexpr int kPairColumns = kWarp / kPairWarps;
 // Rows whose words it reads at a time, four each thread.
 constexpr int kScannedRows = 4 * kPairThreads;
+static_assert(kScannedRows == kWarp * kWarp);  // a bit for each group of rows that lanes look at
+
+// Collects pairs of one row until a warp has as many as it adds at once. All lanes come.
+template <class T, Steps steps>
+struct PairQueue {
+  const RowPairs<T, steps>& pairs;
+  bool query;
+  int held = 0;
+
+  __device__ void add(unsigned some, int64_t j, double coefficient) {
+    const int more = __popc(some);
+    if (held + more > kWarp) flush();
+    if (more > 0) pairs.put(held, some, j, coefficient, query);
+    held += more;
+  }
+  __device__ void flush() {
+    pairs.add_all(held);
+    held = 0;
+  }
+};
 
 template <class T, class H>
 struct DensePairs {
@@ -34,6 +54,7 @@ struct DensePairs {
   // The pairs of a row; a lane looks at a word.
   template <Steps steps>
   __device__ void add_row(const RowPairs<T, steps>& pairs, int64_t at) const {
+    PairQueue<T, steps> queue{pairs, true};
     for (int64_t first = 0; first * kWarp < state.ref.n; first += kWarp) {
       const int64_t own = first + lane_of();
       const uint32_t bits = own * kWarp < state.ref.n ? word_of(at, own) : 0;
@@ -42,21 +63,26 @@ struct DensePairs {
         const uint32_t word = __shfl_sync(kAllLanes, bits, from);
         const int64_t j = (first + from) * kWarp + lane_of();
         const double c = coefficient((word >> lane_of() & 1U) != 0, at, j);
-        const unsigned some = __ballot_sync(kAllLanes, c != 0);
-        if (some != 0) pairs.add(some, j < state.ref.n ? j : 0, c, true);
+        queue.add(__ballot_sync(kAllLanes, c != 0), j < state.ref.n ? j : 0, c);
       }
     }
+    queue.flush();
   }
 
-  // Of column j, rows at .. at + 31; `bits` of the word that has the column in the row of the lane.
+  // Of column j, the rows from `at` on whose words are there; `groups` of kWarp of them have one
+  // that may be near.
   template <Steps steps>
   __device__ void add_column(const RowPairs<T, steps>& pairs, int64_t at, int64_t j,
-                             uint32_t bits) const {
-    const int64_t own = at + lane_of();
-    const double c = coefficient((bits >> (j % kWarp) & 1U) != 0, own, j);
-    const unsigned some = __ballot_sync(kAllLanes, c != 0);
-    if (some == 0) return;
-    pairs.add(some, chunk.first + (own < chunk.rows ? own : 0), c, false);
+                             unsigned groups, const uint32_t* words) const {
+    PairQueue<T, steps> queue{pairs, false};
+    for (; groups != 0; groups &= groups - 1) {
+      const int place = (__ffs(static_cast<int>(groups)) - 1) * kWarp + lane_of();
+      const int64_t own = at + place;
+      const double c = coefficient((words[place] >> (j % kWarp) & 1U) != 0, own, j);
+      const unsigned some = __ballot_sync(kAllLanes, c != 0);
+      queue.add(some, chunk.first + (own < chunk.rows ? own : 0), c);
+    }
+    queue.flush();
   }
 };
 
@@ -98,15 +124,16 @@ __global__ void __launch_bounds__(kPairThreads, kPairBlocks)
       some = some || words[at] != 0;
     }
     if (__syncthreads_or(some) == 0) continue;
-    for (int at = 0; at < kScannedRows && first < r.n; at += kWarp) {
-      const uint32_t bits = words[at + lane_of()];
+    unsigned groups = 0;
+    for (int group = 0; group < kScannedRows / kWarp; ++group) {
+      const uint32_t bits = words[group * kWarp + lane_of()] >> (first % kWarp);
       constexpr uint32_t columns = (1U << kPairColumns) - 1;
-      if (!__any_sync(kAllLanes, (bits >> (first % kWarp) & columns) != 0)) continue;
-      for (int64_t j = first; j < first + kPairColumns && j < r.n; ++j) {
-        const GradientRow<T> row(state.key, r, j, state.dim);
-        const RowPairs<T, steps> pairs{row, x, buffer.pairs(), state.sums[1] + j * state.dim};
-        dense.add_column(pairs, begin + at, j, bits);
-      }
+      groups |= __any_sync(kAllLanes, (bits & columns) != 0) ? 1U << group : 0;
+    }
+    for (int64_t j = first; groups != 0 && j < first + kPairColumns && j < r.n; ++j) {
+      const GradientRow<T> row(state.key, r, j, state.dim);
+      const RowPairs<T, steps> pairs{row, x, buffer.pairs(), state.sums[1] + j * state.dim};
+      dense.add_column(pairs, begin, j, groups, words);
     }
     __syncthreads();
   }

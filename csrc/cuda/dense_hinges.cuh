@@ -200,6 +200,7 @@ struct TripletHinges {
     for (int s = 0; s < 3; ++s) sums[s] = of_negatives[s];
     __syncthreads();
     hinges.judge_positives(sums[3]);
+    row.settle();
     sum_block(sums, row.shared);
     const double count = sums[1].value();
     const double weight = row.state.weight.of(row.i);

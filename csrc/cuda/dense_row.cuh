@@ -8,17 +8,9 @@
 
 namespace flashmetric::cuda {
 
-// What is known of a word when its turn comes: a lane has a column, or none.
-template <class H>
-struct WordAhead {
-  int64_t word, j;
-  uint32_t positive, negative, near;
-  H h;
-  float slack;  // of rows that are not keys
-
-  __device__ bool is_positive() const { return (positive >> lane_of() & 1U) != 0; }
-  __device__ bool is_negative() const { return (negative >> lane_of() & 1U) != 0; }
-};
+// Coefficients of a row that are all taken by difference. Each reads two rows, in float64; a product
+// multiplies all references, in float32, however few have one: of 4096, 128 times as many.
+constexpr int kFewPairs = 32;
 
 template <class T, class H>
 struct DenseRow {
@@ -154,7 +146,7 @@ struct DenseRow {
   // positive, before its bits are there.
   template <class Visit>
   __device__ void split(const WordGate<H>& gate, const Visit& visit) const {
-    if (threadIdx.x == 0) shared.n_positive = shared.n_negative = 0;
+    if (threadIdx.x == 0) shared.n_positive = shared.n_negative = shared.n_live = 0;
     __syncthreads();
     const RowRoles roles(state.labels, i);
     int positives = 0;
@@ -194,13 +186,20 @@ struct DenseRow {
   }
   // Says which columns of a word have coefficients.
   __device__ void keep(int64_t word, unsigned live) const {
-    if (lane_of() == 0) keep(word, live, near[word]);
+    if (lane_of() == 0) keep_word(word, live, near[word]);
   }
   __device__ void keep(int64_t word, unsigned live, unsigned close) const {
-    if (lane_of() != 0) return;
-    const unsigned apart = state.packed ? close : ~0U;
-    near[word] = live & apart;
-    weighed[word] = live & ~apart;
+    if (lane_of() == 0) keep_word(word, live, close);
+  }
+  // When all are kept: few are all taken by difference.
+  __device__ void settle() const {
+    __syncthreads();
+    if (shared.n_live > kFewPairs || !state.packed) return;
+    for (int64_t word = threadIdx.x; word * kWarp < r.n; word += kRowThreads) {
+      if (weighed[word] == 0) continue;
+      near[word] |= weighed[word];
+      weighed[word] = 0;
+    }
   }
 
   // The same where they are few and far between: columns say so one by one, after open_columns.
@@ -209,15 +208,12 @@ struct DenseRow {
     __syncthreads();
   }
   __device__ void keep_column(int64_t j) const { atomicOr(weighed + j / kWarp, 1U << (j % kWarp)); }
-  // `apart`: all of them by difference.
-  __device__ void close_columns(bool apart) const {
+  __device__ void close_columns() const {
     __syncthreads();
     for (int64_t word = threadIdx.x; word * kWarp < r.n; word += kRowThreads) {
-      const unsigned live = weighed[word];
-      const unsigned close = apart || !state.packed ? ~0U : near[word];
-      near[word] = live & close;
-      weighed[word] = live & ~close;
+      keep_word(word, weighed[word], near[word]);
     }
+    settle();
   }
 
   // No coefficients, of a row without terms.
@@ -228,6 +224,13 @@ struct DenseRow {
   }
 
  private:
+  __device__ void keep_word(int64_t word, unsigned live, unsigned close) const {
+    const unsigned apart = state.packed ? close : ~0U;
+    near[word] = live & apart;
+    weighed[word] = live & ~apart;
+    if (live != 0) atomicAdd(&shared.n_live, __popc(live));
+  }
+
   __device__ WordAhead<H> read_word(int64_t word) const {
     WordAhead<H> ahead{word, word * kWarp + lane_of(), 0, 0, 0, 0, 0};
     if (word * kWarp >= r.n) return ahead;

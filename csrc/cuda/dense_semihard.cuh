@@ -15,10 +15,6 @@
 
 namespace flashmetric::cuda {
 
-// Coefficients of a row that are taken by difference. Each reads two rows, in float64; a product
-// multiplies all references, in float32, however many have one: of 4096, 64 times as many.
-constexpr int kFewPairs = 64;
-
 // What a thread adds up of its triplets.
 struct SemiHardSums {
   ExactSum
@@ -54,7 +50,7 @@ struct SemiHardRow {
       if (list.best[p] != kNobody) row.keep_column(list.best[p]);
     }
     if (threadIdx.x == 0 && farthest.row != kNobody) row.keep_column(farthest.row);
-    row.close_columns(2 * list.count + 1 <= kFewPairs);
+    row.close_columns();
   }
 
   // One triplet, by the key of its positive; without a negative d_an is 0. Returns the slope of the

@@ -85,6 +85,7 @@ struct TripletSoftplus {
     triplets.judge_positives();
     __syncthreads();
     triplets.judge_negatives(sums);
+    row.settle();
     sum_block(sums, row.shared);
     const double weight = row.state.weight.of(row.i);
     totals.term[0] = sums[0].value() * weight;
@@ -174,6 +175,7 @@ struct SoftWeights {
     const double slope = smooth ? SoftMargin::slope(violation) : Hinge::slope(violation);
     const double weight = state.weight.of(row.i);
     soft.write(kinds, slope * weight * cotangent_of<T>(state, row.i));
+    row.settle();
     const bool active = !(value <= 0);
     totals.term[0] = value * weight;
     totals.counted[0] = weight;

@@ -17,32 +17,24 @@ struct RowPairs {
   // With row j and the coefficient of each of the lanes that `some` names; `query`: this row is the
   // query of its pairs. All lanes come, with rows that exist.
   __device__ void add(unsigned some, int64_t j, double coefficient, bool query) const {
+    put(0, some, j, coefficient, query);
+    add_all(__popc(some));
+  }
+
+  // The same in steps: behind the `held` pairs that wait already; and all that wait.
+  __device__ void put(int held, unsigned some, int64_t j, double coefficient, bool query) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const unsigned below = some & ((1U << lane) - 1);
     if ((some >> lane & 1U) != 0) {
-      pairs[__popc(below)] = {others.row(j), others.numbers.mapping(row.key, j),
-                              row.key.scaled ? others.numbers.clamped_norm(j) : 1.0, coefficient};
+      pairs[held + __popc(below)] = {others.row(j), others.numbers.mapping(row.key, j),
+                                     row.key.scaled ? others.numbers.clamped_norm(j) : 1.0,
+                                     coefficient};
     }
     __syncwarp();
-    if constexpr (steps == Steps::any) complete(j, some, query);
-    add_pairs(__popc(some));
+    if constexpr (steps == Steps::any) complete(held, j, some, query);
   }
-
- private:
-  __device__ void complete(int64_t j, unsigned some, bool query) const {
-    int at = 0;
-    for (unsigned left = some; left != 0; left &= left - 1, ++at) {
-      const int64_t other = __shfl_sync(kAllLanes, j, __ffs(static_cast<int>(left)) - 1);
-      TouchedPair<T> pair = pairs[at];
-      row.complete(pair, others, other, query);
-      __syncwarp();
-      if (threadIdx.x % kWarp == 0) pairs[at] = pair;
-    }
-    __syncwarp();
-  }
-
-  __device__ void add_pairs(int count) const {
-    for (int64_t slice = 0; slice < row.dim; slice += kSliceFeatures) {
+  __device__ void add_all(int count) const {
+    for (int64_t slice = 0; slice < row.dim && count > 0; slice += kSliceFeatures) {
       double sum[kLaneFeatures];
       row.template add_all<steps>(pairs, count, slice, sum);
 #pragma unroll
@@ -50,6 +42,18 @@ struct RowPairs {
         const int64_t k = slice + f * kWarp + threadIdx.x % kWarp;
         if (k < row.dim) sums[k] += sum[f];
       }
+    }
+    __syncwarp();
+  }
+
+ private:
+  __device__ void complete(int at, int64_t j, unsigned some, bool query) const {
+    for (unsigned left = some; left != 0; left &= left - 1, ++at) {
+      const int64_t other = __shfl_sync(kAllLanes, j, __ffs(static_cast<int>(left)) - 1);
+      TouchedPair<T> pair = pairs[at];
+      row.complete(pair, others, other, query);
+      __syncwarp();
+      if (threadIdx.x % kWarp == 0) pairs[at] = pair;
     }
     __syncwarp();
   }
