@@ -125,38 +125,36 @@ struct ContrastiveRow {
   }
 
   // From h, but for those in doubt: their keys must say.
-  __device__ float by_half(int64_t j, const Edge (&edges)[2], bool& doubt,
+  __device__ float by_half(const WordAhead<H>& at, const Edge (&edges)[2], bool& doubt,
                            PairSums<H>& sums) const {
-    const auto h = static_cast<float>(row.slot[j].h);
-    const float error = row.error(j);
-    const int within = edges[0].below(h, error);
-    const int selected = row.state.online ? edges[1].below(h, error) : 1;
+    const float error = row.error(at);
+    const int within = edges[0].below(at.h, error);
+    const int selected = row.state.online ? edges[1].below(at.h, error) : 1;
     doubt = within < 0 || selected < 0;
     if (doubt || selected == 0) return 0;
-    const double weights = weight_of(j);
+    const double weights = weight_of(at.j);
     if (row.state.online) sums.template count<1>(weights);
     if (within == 0) return 0;
-    const float d = row.half_distance(h);
+    const float d = row.half_distance(at.h);
     const double excess = margin - static_cast<double>(d);
     sums.template add<1>(power(excess), weights);
-    return static_cast<float>(-slope<1>(j, excess, weights)) * row.scale.slope_at(d);
+    return static_cast<float>(-slope<1>(at.j, excess, weights)) * row.scale.slope_at(d);
   }
 
   __device__ void judge(PairSums<H>& sums) const {
     const Edge edges[2] = {Edge(highest[0]), Edge(highest[1])};
-    row.each_open_word([&](int64_t word, int64_t j) {
-      const bool is_positive = row.is_set(row.positive, word);
-      const bool is_negative = row.is_set(row.negative, word);
-      bool by_key = is_positive || (kWide<H> && is_negative);
+    row.each_open_word([&](const WordAhead<H>& at) {
+      bool by_key = at.is_positive() || (kWide<H> && at.is_negative());
       T c = 0;
       if constexpr (!kWide<H>) {
-        if (is_negative) c = by_half(j, edges, by_key, sums);
+        if (at.is_negative()) c = by_half(at, edges, by_key, sums);
       }
-      const double key = row.key_at(j, by_key);
+      const double key = row.key_at(at.j, by_key);
       if (by_key) {
-        c = static_cast<T>(is_positive ? positive(j, key, sums) : negative(j, key, sums));
+        c = static_cast<T>(at.is_positive() ? positive(at.j, key, sums)
+                                            : negative(at.j, key, sums));
       }
-      row.leave(word, j, c);
+      row.leave(at, c);
     });
   }
 };

@@ -16,10 +16,12 @@ constexpr int kWordsAhead = 4;
 template <class H>
 struct WordAhead {
   int64_t word, j;
-  uint32_t positive, negative, near;
-  H h;
-  float slack;  // of rows that are not keys
+  uint32_t positive = 0, negative = 0, near = 0;
+  uint32_t open = 0;  // where only open words are asked for
+  H h = 0;
+  float slack = 0;  // of rows that are not keys
 
+  __device__ bool is_open() const { return (open >> lane_of() & 1U) != 0; }
   __device__ bool is_positive() const { return (positive >> lane_of() & 1U) != 0; }
   __device__ bool is_negative() const { return (negative >> lane_of() & 1U) != 0; }
 };

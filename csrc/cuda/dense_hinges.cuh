@@ -143,7 +143,7 @@ struct HingeRow {
       const bool marks = at.is_negative() && run.active() > 0;
       mark(run.begin, marks, 1);
       mark(run.end, marks && run.end < list.numbers, -1);
-      row.keep(at.word, at.positive | __ballot_sync(kAllLanes, c != 0), at.near);
+      row.keep(at, at.positive | __ballot_sync(kAllLanes, c != 0));
       if (c != 0) row.slot[at.j].c = c;
     });
   }

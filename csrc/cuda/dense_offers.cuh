@@ -89,21 +89,19 @@ struct NegativeOffers : Offers<T, H> {
 
   __device__ void make() const {
     this->open();
-    row.each_word([&](int64_t word, int64_t j) {
-      if (row.is_set(row.negative, word)) this->offer(row.slot[j].h, j);
+    row.each_word_ahead([&](const WordAhead<H>& at) {
+      if (at.is_negative()) this->offer(at.h, at.j);
     });
     __syncthreads();
-    row.each_word([&](int64_t word, int64_t j) {
-      if (!row.is_set(row.negative, word)) return;
-      const double key = row.slot[j].h;
-      this->take_if_best(this->before(key), key, j);
+    row.each_word_ahead([&](const WordAhead<H>& at) {
+      if (at.is_negative()) this->take_if_best(this->before(at.h), at.h, at.j);
     });
     __syncthreads();
   }
   __device__ Rival find_farthest() const {
     Rival own;
-    row.each_word([&](int64_t word, int64_t j) {
-      if (row.is_set(row.negative, word)) own.keep_farther(row.slot[j].h, j);
+    row.each_word_ahead([&](const WordAhead<H>& at) {
+      if (at.is_negative()) own.keep_farther(at.h, at.j);
     });
     return this->farthest_in_block(own);
   }
@@ -128,7 +126,6 @@ struct NegativeOffers<T, float> : Offers<T, float> {
     bounds.doubt = bounds.place >= 0 && !(list.value[bounds.place] < low);
     return bounds;
   }
-  __device__ Bounds bounds_of(int64_t j) const { return bounds_of(row.slot[j].h, row.error(j)); }
   __device__ bool may_be_best(const Bounds& bounds) const {
     if (bounds.doubt || bounds.place < 0) return bounds.doubt;
     return ordered_bits(bounds.low) <= list.best[bounds.place];
@@ -160,12 +157,12 @@ struct NegativeOffers<T, float> : Offers<T, float> {
   };
   __device__ Offered offer_keys() const {
     Offered own;
-    row.each_open_word([&](int64_t word, int64_t j) {
-      const bool open = row.is_set(row.weighed, word) && may_be_best(bounds_of(j));
+    row.each_open_word([&](const WordAhead<float>& at) {
+      const bool open = at.is_open() && may_be_best(bounds_of(at.h, row.error(at)));
       const unsigned some = __ballot_sync(kAllLanes, open);
-      if (lane_of() == 0) row.weighed[word] = some;
-      const double key = row.key_at(j, open);
-      if (open) own = {own.count + 1, this->offer(key, j), key, j};
+      if (lane_of() == 0) row.weighed[at.word] = some;
+      const double key = row.key_at(at.j, open);
+      if (open) own = {own.count + 1, this->offer(key, at.j), key, at.j};
     });
     return own;
   }
@@ -182,10 +179,9 @@ struct NegativeOffers<T, float> : Offers<T, float> {
     if (!several) {
       if (own.count == 1) this->take_if_best(own.place, own.key, own.j);
     } else {
-      row.each_open_word([&](int64_t word, int64_t j) {
-        const bool open = row.is_set(row.weighed, word);
-        const double key = row.key_at(j, open);
-        if (open && key == key) this->take_if_best(this->before(key), key, j);
+      row.each_open_word([&](const WordAhead<float>& at) {
+        const double key = row.key_at(at.j, at.is_open());
+        if (at.is_open() && key == key) this->take_if_best(this->before(key), key, at.j);
       });
     }
     __syncthreads();
@@ -199,13 +195,11 @@ struct NegativeOffers<T, float> : Offers<T, float> {
     });
     most = largest_in_block(most, row.shared);
     Rival own;
-    row.each_word([&](int64_t word, int64_t j) {
-      const bool is_negative = row.is_set(row.negative, word);
-      const float h = is_negative ? row.slot[j].h : 0;
-      const float high = is_negative ? h + row.error(j) : 0;
-      const bool open = is_negative && !(static_cast<double>(high) < most);
-      const double key = row.key_at(j, open);
-      if (open) own.keep_farther(key, j);
+    row.each_word_ahead([&](const WordAhead<float>& at) {
+      const double high = static_cast<double>(at.h + row.error(at));
+      const bool open = at.is_negative() && !(high < most);
+      const double key = row.key_at(at.j, open);
+      if (open) own.keep_farther(key, at.j);
     });
     return this->farthest_in_block(own);
   }

@@ -8,8 +8,8 @@
 
 namespace flashmetric::cuda {
 
-// Coefficients of a row that are all taken by difference. Each reads two rows, in float64; a product
-// multiplies all references, in float32, however few have one: of 4096, 128 times as many.
+// So few coefficients of a row are all taken by difference. Each reads two rows, in float64; a
+// product multiplies all references, in float32, however few have one: of 4096, 128 times as many.
 constexpr int kFewPairs = 32;
 
 template <class T, class H>
@@ -41,13 +41,7 @@ struct DenseRow {
         scale(of.packed ? *of.scale : HalfScale(of, 1.0)) {}
 
   // A word of the row at a time, a lane a column; the last lanes may have none. All lanes come.
-  template <class Visit>
-  __device__ void each_word(const Visit& visit) const {
-    for (int64_t word = warp_of(); word * kWarp < r.n; word += kRowWarps) {
-      visit(word, word * kWarp + lane_of());
-    }
-  }
-  // The same, some words read before the first is looked at.
+  // Some words are read before the first is looked at.
   template <class Visit>
   __device__ void each_word_ahead(const Visit& visit) const {
     constexpr int64_t step = int64_t{kRowWarps} * kWordsAhead;
@@ -103,15 +97,11 @@ struct DenseRow {
 
   // What h of packed rows can be off by; 4 u, for what is measured and for thresholds, which round
   // once, leave room for the sums.
-  __device__ float error(int64_t j) const {
-    return error(static_cast<float>(slot[j].h), state.rows[0].slack[i], state.rows[1].slack[j]);
-  }
   __device__ float error(const WordAhead<H>& at) const {
-    return error(at.h, state.rows[0].slack[i], at.slack);
-  }
-  __device__ static float error(float h, float own, float other) {
     constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
-    return (own > 0 ? own : 0) + (other > 0 ? other : 0) + ::fabsf(h) * u;
+    const float own = state.rows[0].slack[i];
+    const float size = ::fabsf(static_cast<float>(at.h));
+    return (own > 0 ? own : 0) + (at.slack > 0 ? at.slack : 0) + size * u;
   }
   __device__ float half_distance(H h) const {
     return scale.distance(static_cast<float>(h), state.key.form == Form::product);
@@ -127,15 +117,27 @@ struct DenseRow {
     return h <= static_cast<double>(lengths) * kNear;
   }
 
-  // The words that split has left open. All lanes come.
+  // The words that split has left open, each read while the one before is looked at.
   template <class Visit>
   __device__ void each_open_word(const Visit& visit) const {
     for (int64_t first = warp_of() * kWarp; first * kWarp < r.n; first += kRowThreads) {
       const int64_t own = first + lane_of();
-      unsigned open = __ballot_sync(kAllLanes, own * kWarp < r.n && weighed[own] != 0);
-      for (; open != 0; open &= open - 1) {
-        const int64_t word = first + __ffs(static_cast<int>(open)) - 1;
-        visit(word, word * kWarp + lane_of());
+      const uint32_t bits = own * kWarp < r.n ? weighed[own] : 0;
+      unsigned open = __ballot_sync(kAllLanes, bits != 0);
+      const auto read_next = [&] {
+        const int from = __ffs(static_cast<int>(open)) - 1;
+        WordAhead<H> ahead = read_word(first + from);
+        ahead.open = __shfl_sync(kAllLanes, bits, from);
+        open &= open - 1;
+        return ahead;
+      };
+      if (open == 0) continue;
+      WordAhead<H> next = read_next();
+      for (bool more = true; more;) {
+        const WordAhead<H> at = next;
+        more = open != 0;
+        if (more) next = read_next();
+        visit(at);
       }
     }
   }
@@ -147,6 +149,10 @@ struct DenseRow {
   template <class Visit>
   __device__ void split(const WordGate<H>& gate, const Visit& visit) const {
     if (threadIdx.x == 0) shared.n_positive = shared.n_negative = shared.n_live = 0;
+    if constexpr (kWide<H>) {
+      // Products read coefficients by fours: those behind the last must be something.
+      if (threadIdx.x < state.stride - r.n) slot[r.n + threadIdx.x].h = 0;
+    }
     __syncthreads();
     const RowRoles roles(state.labels, i);
     int positives = 0;
@@ -179,17 +185,14 @@ struct DenseRow {
   }
 
   // The coefficient of each lane, when the word needs its h no more.
-  __device__ void leave(int64_t word, int64_t j, T c) const {
-    const bool some = j < r.n && c != 0;
-    keep(word, __ballot_sync(kAllLanes, some));
-    if (some) slot[j].c = c;
+  __device__ void leave(const WordAhead<H>& at, T c) const {
+    const bool some = at.j < r.n && c != 0;
+    keep(at, __ballot_sync(kAllLanes, some));
+    if (some) slot[at.j].c = c;
   }
   // Says which columns of a word have coefficients.
-  __device__ void keep(int64_t word, unsigned live) const {
-    if (lane_of() == 0) keep_word(word, live, near[word]);
-  }
-  __device__ void keep(int64_t word, unsigned live, unsigned close) const {
-    if (lane_of() == 0) keep_word(word, live, close);
+  __device__ void keep(const WordAhead<H>& at, unsigned live) const {
+    if (lane_of() == 0) keep_word(at.word, live, at.near);
   }
   // When all are kept: few are all taken by difference.
   __device__ void settle() const {
@@ -232,7 +235,7 @@ struct DenseRow {
   }
 
   __device__ WordAhead<H> read_word(int64_t word) const {
-    WordAhead<H> ahead{word, word * kWarp + lane_of(), 0, 0, 0, 0, 0};
+    WordAhead<H> ahead{word, word * kWarp + lane_of()};
     if (word * kWarp >= r.n) return ahead;
     ahead.positive = positive[word];
     ahead.negative = negative[word];

@@ -2,10 +2,10 @@
 // POLICY of the semi-hard loss: a triplet for every positive, with the nearest negative that is
 // farther (Schroff, Kalenichenko, Philbin 2015, "FaceNet", section 3.2), else the farthest of all.
 //
-// Algorithm: every negative is offered to the last of the sorted positives that it lies beyond. What
-// a positive and those before it, back to the next that was offered one, choose is the best that it
-// was offered: any later one is farther. So positives fall into runs that share a negative; a warp
-// takes a run.
+// Algorithm: every negative is offered to the last of the sorted positives that it lies beyond.
+// What a positive and those before it, back to the next that was offered one, choose is the best
+// that it was offered: any later one is farther. So positives fall into runs that share a negative;
+// a warp takes a run.
 #pragma once
 
 #include <limits>

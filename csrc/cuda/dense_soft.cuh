@@ -48,12 +48,10 @@ struct SoftplusRow {
 
   // sums: values, triplets.
   __device__ void judge_negatives(ExactSum (&sums)[2]) const {
-    row.each_word([&](int64_t word, int64_t j) {
-      const bool is_positive = row.is_set(row.positive, word);
+    row.each_open_word([&](const WordAhead<double>& at) {
       T c = 0;
-      if (row.is_set(row.negative, word)) {
-        const double key = row.slot[j].h;
-        const double d_an = row.distance(key);
+      if (at.is_negative()) {
+        const double d_an = row.distance(at.h);
         double pull = 0;
         int count = 0;
         for (int p = 0; p < list.count; ++p) {
@@ -65,10 +63,10 @@ struct SoftplusRow {
           ++count;
         }
         sums[1].add(count);
-        c = static_cast<T>(-(pull * factor) * row.slope(key));
+        c = static_cast<T>(-(pull * factor) * row.slope(at.h));
       }
-      row.keep(word, __ballot_sync(kAllLanes, is_positive || c != 0));
-      if (c != 0) row.slot[j].c = c;
+      row.keep(at, at.positive | __ballot_sync(kAllLanes, c != 0));
+      if (c != 0) row.slot[at.j].c = c;
     });
   }
 };
@@ -106,19 +104,19 @@ template <class T>
 struct SoftRow {
   const DenseRow<T, double>& row;
 
-  // visit(kind, key, column) of every pair: kind 0 is of positives.
+  // visit(kind, key) of every pair: kind 0 is of positives.
   template <class Visit>
   __device__ void each_pair(const Visit& visit) const {
-    row.each_word([&](int64_t word, int64_t j) {
-      if (row.is_set(row.positive, word)) visit(0, static_cast<double>(row.slot[j].h), j);
-      if (row.is_set(row.negative, word)) visit(1, static_cast<double>(row.slot[j].h), j);
+    row.each_word_ahead([&](const WordAhead<double>& at) {
+      if (at.is_positive()) visit(0, at.h);
+      if (at.is_negative()) visit(1, at.h);
     });
   }
 
   __device__ void weigh(Softmax (&kinds)[2]) const {
     double farthest = -kNever;
     double nearest = kNever;
-    each_pair([&](int kind, double key, int64_t) {
+    each_pair([&](int kind, double key) {
       const double d = row.distance(key);
       if (kind == 0) farthest = farther(farthest, d);
       if (kind == 1) nearest = nearer(nearest, d);
@@ -126,7 +124,7 @@ struct SoftRow {
     kinds[0].edge = largest_in_block(farthest, row.shared);
     kinds[1].edge = -largest_in_block(-nearest, row.shared);
     ExactSum sums[4];
-    each_pair([&](int kind, double key, int64_t) {
+    each_pair([&](int kind, double key) {
       const double gap = row.distance(key) - kinds[kind].edge;
       const double part = kinds[kind].part(gap);
       sums[2 * kind].add(part);
@@ -142,18 +140,16 @@ struct SoftRow {
   // `slope`: of the violation.
   __device__ void write(const Softmax (&kinds)[2], double slope) const {
     const double bend = row.state.detach_weights ? 0 : 1 / row.state.temperature;
-    row.each_word([&](int64_t word, int64_t j) {
-      const bool is_positive = row.is_set(row.positive, word);
+    row.each_word_ahead([&](const WordAhead<double>& at) {
       double c = 0;
-      if (slope != 0 && (is_positive || row.is_set(row.negative, word))) {
-        const double key = row.slot[j].h;
-        const Softmax& kind = kinds[is_positive ? 0 : 1];
-        const double gap = row.distance(key) - kind.edge;
-        const double bent = (is_positive ? 1 : -1) * bend * (gap - kind.mean);
+      if (slope != 0 && (at.is_positive() || at.is_negative())) {
+        const Softmax& kind = kinds[at.is_positive() ? 0 : 1];
+        const double gap = row.distance(at.h) - kind.edge;
+        const double bent = (at.is_positive() ? 1 : -1) * bend * (gap - kind.mean);
         const double share = slope * kind.weight(gap) * (1 + bent);
-        c = share == 0 ? 0 : (is_positive ? share : -share) * row.slope(key);
+        c = share == 0 ? 0 : (at.is_positive() ? share : -share) * row.slope(at.h);
       }
-      row.leave(word, j, static_cast<T>(c));
+      row.leave(at, static_cast<T>(c));
     });
   }
 };

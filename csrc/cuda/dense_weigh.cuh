@@ -5,8 +5,8 @@
 // Near pairs are left out.
 //
 // Algorithm: a block has a tile of 64 rows x 64 features and a split of the terms, 32 at a time.
-// Several splits leave partial sums, which add_partial adds up in order. Bits say which coefficients
-// there are, so that what is empty costs a bit of each.
+// Several splits leave partial sums, which add_partial adds up in order. Bits say which
+// coefficients there are, so that what is empty costs a bit of each.
 //
 // Numerics: kSegment products in float, then float64, as cpu/weighted_sums.h has it.
 #pragma once
