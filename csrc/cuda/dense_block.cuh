@@ -30,7 +30,7 @@ __device__ void sum_block(ExactSum (&own)[n], RowShared& shared) {
   static_assert(2 * n <= 16);
   bool some = false;
 #pragma unroll
-  for (int v = 0; v < n; ++v) some = some || own[v].sum != 0;
+  for (int v = 0; v < n; ++v) some = some || own[v].sum != 0 || own[v].lost != 0;
   // Where most terms are 0, most warps have none.
   for (int mask = __any_sync(kAllLanes, some) ? 1 : kWarp; mask < kWarp; mask *= 2) {
 #pragma unroll
