@@ -59,23 +59,9 @@ struct DenseRow {
     return (bits[word] >> lane_of() & 1U) != 0;
   }
 
-  // The keys of the columns of the lanes that `some` names: four at a time, eight lanes each.
+  // The keys of the columns of the lanes that `some` names.
   __device__ double keys_at(unsigned some, int64_t j) const {
-    const int rank = __popc(some & ((1U << lane_of()) - 1));
-    double wanted = 0;
-    for (int done = 0; some != 0; done += 4) {
-      int from = __ffs(static_cast<int>(some)) - 1;  // the lane whose key this one helps with
-#pragma unroll
-      for (int g = 1; g < 4; ++g) {
-        some &= some - 1;
-        if (some != 0 && lane_of() / 8 >= g) from = __ffs(static_cast<int>(some)) - 1;
-      }
-      some &= some - 1;
-      const double found = exact_key(state, x, i, r, __shfl_sync(kAllLanes, j, from));
-      const double own = __shfl_sync(kAllLanes, found, ((rank - done) & 3) * 8);
-      if (rank >= done && rank < done + 4) wanted = own;
-    }
-    return wanted;
+    return lane_keys(some, j, [&](int64_t other) { return exact_key(state, x, i, r, other); });
   }
   // Of a column whose bit of `mine` is set: h if that is the key already.
   __device__ double key_at(int64_t j, bool mine) const {

@@ -165,13 +165,20 @@ __device__ double pair_key(const KeyFacts& key, const RowView<T>& x, int64_t i, 
 template <class Of>
 __device__ double lane_keys(unsigned some, int64_t j, const Of& of) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int rank = __popc(some & ((1U << lane) - 1));
   double wanted = 0;
-  for (int first = 0; first < 32; first += 4) {
-    if ((some >> first & 0xFU) == 0) continue;
-    const int64_t other = __shfl_sync(kAllLanes, j, first + lane / 8);
-    // That of lane first + g is with lanes 8 g ..
-    const double found = __shfl_sync(kAllLanes, of(other), ((lane - first) & 3) * 8);
-    if (lane >= first && lane < first + 4) wanted = found;
+  for (int done = 0; some != 0; done += 4) {
+    int from = __ffs(static_cast<int>(some)) - 1;  // the lane whose number this one helps with
+#pragma unroll
+    for (int g = 1; g < 4; ++g) {
+      some &= some - 1;
+      if (some != 0 && lane / 8 >= g) from = __ffs(static_cast<int>(some)) - 1;
+    }
+    some &= some - 1;
+    const double found = of(__shfl_sync(kAllLanes, j, from));
+    // That of rank done + g is with lanes 8 g ..
+    const double own = __shfl_sync(kAllLanes, found, ((rank - done) & 3) * 8);
+    if (rank >= done && rank < done + 4) wanted = own;
   }
   return wanted;
 }

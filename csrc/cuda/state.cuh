@@ -13,8 +13,8 @@ namespace flashmetric::cuda {
 
 constexpr int kPadRows = 256;  // packed rows come in multiples of the widest tile
 constexpr int kFeatures = 64;  // of a packed chunk: 128 bytes of bfloat16, one swizzled row
-// Candidates that one thread can keep of a row and role. A row has some 2 + 2 log(tiles) in all, a
-// share of them in each of the threads that hold it.
+// Candidates that one thread can keep of a row and role. After a survey (gate.cuh) a row has some 2
+// in all, and log(tiles / surveyed) more, a share of them in each of the threads that hold it.
 constexpr int kCandidates = 16;
 constexpr int kIrregular = 32;  // rows that tiles cannot rank; beyond, keys judge every row
 constexpr int kMaxKeySplits = 16;
