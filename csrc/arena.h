@@ -27,6 +27,8 @@ class Arena {
 
   FM_HD bool counting() const { return counting_; }
   FM_HD size_t bytes() const { return used_; }
+  // What is left of the workspace, for another to carve up.
+  Workspace rest(const Workspace& all) const { return {base_ + used_, all.bytes - used_}; }
 
  private:
   static constexpr size_t kLine = 64;  // bytes: a cache line, and the widest vector

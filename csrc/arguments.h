@@ -11,14 +11,15 @@
 #include <type_traits>
 
 #include "cuda.h"
+#include "tensors.h"
 
 namespace flashmetric::bindings {
 
 namespace py = pybind11;
 namespace fm = flashmetric;
 
-// Hands out the arguments of a call in order; each is converted to what it is assigned to.
-// Address 0 is a null pointer.
+// Hands out the arguments of a call in order; each is converted to what it is assigned to: a tensor
+// to its address, None to a null pointer.
 class Arguments {
  public:
   explicit Arguments(const py::args& args) : args_(args) {}
@@ -26,8 +27,10 @@ class Arguments {
   template <class T>
   operator T() {  // NOLINT: the conversion is the point
     const py::handle next = args_[at_++];
-    if constexpr (std::is_pointer_v<T>) {
-      return reinterpret_cast<T>(next.cast<uintptr_t>());
+    if constexpr (std::is_same_v<T, TensorView>) {
+      return view_of(next);
+    } else if constexpr (std::is_pointer_v<T>) {
+      return static_cast<T>(view_of(next).data);
     } else if constexpr (std::is_enum_v<T>) {
       return static_cast<T>(next.cast<int>());
     } else {
@@ -47,13 +50,12 @@ inline void raise(const fm::Status& status) {
   if (!status.empty()) throw py::value_error(status);
 }
 
-// Runs the operation on the last arguments, workspace, its size, threads. Returns 0, or, if the
-// workspace is too small, only the bytes it needs.
+// Runs the operation on the last arguments, workspace and threads. Returns 0, or, if the workspace
+// is none or too small, only the bytes it needs.
 template <class Operation, class Problem>
 size_t run(const Operation& operation, Problem& problem, Arguments& in) {
-  fm::Workspace workspace;
-  workspace.data = in;
-  workspace.bytes = in;
+  const TensorView memory = in;
+  const fm::Workspace workspace{memory.data, static_cast<size_t>(memory.shape[0])};
   problem.threads = in;
   if (!in.done()) throw py::type_error("too many arguments");
   fm::Status status;
@@ -62,7 +64,7 @@ size_t run(const Operation& operation, Problem& problem, Arguments& in) {
     py::gil_scoped_release released;
     status = operation(problem);  // without a workspace: measures
     needed = problem.workspace.bytes;
-    if (status.empty() && needed <= workspace.bytes) {
+    if (status.empty() && workspace.data != nullptr && needed <= workspace.bytes) {
       problem.workspace = workspace;
       status = operation(problem);
       needed = 0;
@@ -78,41 +80,58 @@ inline fm::Relation relation_named(std::string_view name) {
   return static_cast<fm::Relation>(relation);
 }
 
+// One number per item, or one for all of them, a tensor without dimensions.
+template <class Number>
+void read_values(const Number*& values, int64_t& step, Arguments& in) {
+  const TensorView view = in;
+  values = static_cast<const Number*>(view.data);
+  step = view.stride[0];
+}
+
+// A set of rows; without any, those of the set before it, and false. The first set says what the
+// rows of all of them are.
 template <class Problem>
-inline void read_metric(Problem& problem, Arguments& in) {
+bool read_rows(Problem& problem, fm::Rows& rows, const fm::Rows* before, Arguments& in) {
+  const TensorView view = in;
+  if (before == nullptr) {
+    problem.dtype = view.dtype;
+    problem.dim = view.shape[1];
+  } else if (view.data == nullptr) {
+    rows = *before;
+    return false;
+  }
+  if (view.ndim != 2 || view.dtype != problem.dtype || view.shape[1] != problem.dim) {
+    throw py::type_error("rows must be matrices of one dtype and width");
+  }
+  rows = {view.data, view.shape[0], view.stride[0]};
+  return true;
+}
+
+template <class Problem>
+void read_metric(Problem& problem, Arguments& in) {
   problem.distance = in;
   problem.normalize = in;
-  const int dtype = in;
-  if (dtype < 0 || dtype > 3) throw py::value_error("dtype must be one of DType.");
-  problem.dtype = static_cast<fm::DType>(dtype);
-  problem.dim = in;
 }
 
 inline fm::Device read_device(Arguments& in) {
   fm::Device device;
   device.index = in;
-  device.stream = in;
+  const uintptr_t stream = in;
+  device.stream = reinterpret_cast<void*>(stream);
   return device;
-}
-
-inline fm::Rows read_rows(Arguments& in) {
-  fm::Rows rows;
-  rows.data = in;
-  rows.n = in;
-  rows.stride = in;
-  return rows;
 }
 
 inline void read_comparison(fm::Comparison& problem, Arguments& in) {
   read_metric(problem, in);
-  problem.query = read_rows(in);
-  problem.ref = read_rows(in);
-  problem.symmetric = problem.ref.data == nullptr;
-  if (problem.symmetric) problem.ref = problem.query;
+  read_rows(problem, problem.query, nullptr, in);
+  problem.symmetric = !read_rows(problem, problem.ref, &problem.query, in);
   problem.labels.relation = relation_named(in);
-  problem.labels.query = in;
+  const TensorView labels = in;
+  problem.labels.query = labels.data;
+  if (problem.labels.relation == fm::Relation::multi_hot) {
+    problem.labels.n_classes = labels.shape[1];
+  }
   problem.labels.ref = in;
-  problem.labels.n_classes = in;
   problem.labels.self_index = in;
   problem.labels.query_keep = in;
   problem.labels.ref_keep = in;
@@ -137,8 +156,7 @@ inline fm::ListProblem read_list(Arguments& in) {
   p.negative_mining = in;
   p.n_negatives = in;
   p.mining_margin = in;
-  p.margin_values = in;
-  p.margin_stride = in;
+  read_values(p.margin_values, p.margin_stride, in);
   p.seed = static_cast<uint64_t>(static_cast<int64_t>(in));
   p.uncovered = in;
   p.for_loss = in;
@@ -155,32 +173,52 @@ inline fm::ListProblem read_cuda_list(Arguments& in) {
   return p;
 }
 
-inline fm::TripletProblem read_triplet(Arguments& in) {
-  fm::TripletProblem p;
-  read_metric(p, in);
-  for (int role = 0; role < 3; ++role) {  // a role without rows shares those of the one before
-    p.rows[role] = read_rows(in);
-    const bool shared = p.rows[role].data == nullptr;
-    p.first_role[role] = shared ? p.first_role[role - 1] : role;
-    if (shared) p.rows[role] = p.rows[role - 1];
-  }
-  p.n = in;
-  for (const int64_t*& index : p.index) index = in;
+// What a loss of triplets is, and where it goes.
+inline void read_terms(fm::TripletProblem& p, Arguments& in) {
   p.margin = in;
-  p.margin_values = in;
-  p.margin_stride = in;
+  read_values(p.margin_values, p.margin_stride, in);
   p.soft_margin = in;
   p.swap = in;
   p.weights = in;
   p.count_invalid = in;
   p.far_from_none = in;
   p.reduction = in;
-  p.cotangent = in;
-  p.cotangent_stride = in;
+  read_values(p.cotangent, p.cotangent_stride, in);
   p.loss = in;
   for (void*& grad : p.grad) grad = in;
   p.stats = in;
   p.totals = in;
+}
+
+inline fm::TripletProblem read_triplet(Arguments& in) {
+  fm::TripletProblem p;
+  read_metric(p, in);
+  for (int role = 0; role < 3; ++role) {
+    const fm::Rows* const before = role == 0 ? nullptr : &p.rows[role - 1];
+    const bool own = read_rows(p, p.rows[role], before, in);
+    p.first_role[role] = own ? role : p.first_role[role - 1];
+  }
+  const TensorView anchor = in;
+  p.n = anchor.data == nullptr ? p.rows[0].n : anchor.shape[0];
+  p.index[0] = static_cast<const int64_t*>(anchor.data);
+  p.index[1] = in;
+  p.index[2] = in;
+  read_terms(p, in);
+  return p;
+}
+
+// The loss of one triplet for each query, all of which choose among the references.
+inline fm::TripletProblem read_terms_of(const fm::Comparison& chosen, Arguments& in) {
+  fm::TripletProblem p;
+  p.distance = chosen.distance;
+  p.normalize = chosen.normalize;
+  p.dtype = chosen.dtype;
+  p.dim = chosen.dim;
+  p.rows[0] = chosen.query;
+  p.rows[1] = p.rows[2] = chosen.ref;
+  p.first_role[1] = p.first_role[2] = chosen.symmetric ? 0 : 1;
+  p.n = chosen.query.n;
+  read_terms(p, in);
   return p;
 }
 
@@ -189,11 +227,9 @@ inline fm::DenseProblem read_dense(Arguments& in) {
   p.loss = in;
   read_comparison(p, in);
   p.margin = in;
-  p.margin_values = in;
-  p.margin_stride = in;
+  read_values(p.margin_values, p.margin_stride, in);
   p.mining_margin = in;
-  p.mining_margin_values = in;
-  p.mining_margin_stride = in;
+  read_values(p.mining_margin_values, p.mining_margin_stride, in);
   p.soft_margin = in;
   p.drop_without_semihard = in;
   p.uncovered = in;
@@ -205,8 +241,7 @@ inline fm::DenseProblem read_dense(Arguments& in) {
   p.bounds = in;
   p.weights = in;
   p.reduction = in;
-  p.cotangent = in;
-  p.cotangent_stride = in;
+  read_values(p.cotangent, p.cotangent_stride, in);
   p.out = in;
   for (void*& grad : p.grad) grad = in;
   p.stats = in;
@@ -216,14 +251,13 @@ inline fm::DenseProblem read_dense(Arguments& in) {
 inline fm::PairedProblem read_paired(Arguments& in) {
   fm::PairedProblem p;
   read_metric(p, in);
-  p.x = read_rows(in);
-  p.r = read_rows(in);
-  p.shared = p.r.data == nullptr;
-  if (p.shared) p.r = p.x;
-  p.n = in;
-  for (const int64_t*& index : p.index) index = in;
-  p.cotangent = in;
-  p.cotangent_stride = in;
+  read_rows(p, p.x, nullptr, in);
+  p.shared = !read_rows(p, p.r, &p.x, in);
+  const TensorView index = in;
+  p.n = index.data == nullptr ? p.x.n : index.shape[0];
+  p.index[0] = static_cast<const int64_t*>(index.data);
+  p.index[1] = in;
+  read_values(p.cotangent, p.cotangent_stride, in);
   p.out = in;
   for (void*& grad : p.grad) grad = in;
   return p;
@@ -233,14 +267,15 @@ template <bool backward>
 fm::PairwiseProblem read_pairwise(Arguments& in) {
   fm::PairwiseProblem p;
   read_metric(p, in);
-  p.x = read_rows(in);
-  p.y = read_rows(in);
+  read_rows(p, p.x, nullptr, in);
+  read_rows(p, p.y, &p.x, in);
   if (backward) {
     p.swapped = in;
     p.mirrored = in;
-    p.cotangent = in;
-    p.cotangent_row_stride = in;
-    p.cotangent_col_stride = in;
+    const TensorView cotangent = in;
+    p.cotangent = cotangent.data;
+    p.cotangent_row_stride = cotangent.stride[0];
+    p.cotangent_col_stride = cotangent.stride[1];
   }
   p.out = in;
   return p;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The only file that knows Python: one table of m.def. Pointers cross as integers (0 = absent), the
+// The only file that knows Python: one table of m.def. Tensors come as they are (None = absent), the
 // GIL is released while kernels run, and a non-empty status becomes a ValueError.
 #include "arguments.h"
 #include "cpu/isa.h"
@@ -21,6 +21,7 @@ using fm::bindings::read_list;
 using fm::bindings::read_mine;
 using fm::bindings::read_paired;
 using fm::bindings::read_pairwise;
+using fm::bindings::read_terms_of;
 using fm::bindings::read_triplet;
 using fm::bindings::run;
 
@@ -51,7 +52,7 @@ size_t triplet(const py::args& args) {
 size_t mined_triplet(const py::args& args) {
   Arguments in(args);
   fm::MineProblem mined = read_mine(in);
-  fm::TripletProblem p = read_triplet(in);
+  fm::TripletProblem p = read_terms_of(mined, in);
   return run([&](fm::TripletProblem& loss) { return fm::mined_triplet(mined, loss); }, p, in);
 }
 
@@ -89,13 +90,14 @@ size_t loss_on_gpu(const py::args& args) {
   Arguments in(args);
   const fm::Device device = read_device(in);
   auto chosen = read(in);
-  fm::TripletProblem p = read_triplet(in);
+  fm::TripletProblem p = read_terms_of(chosen, in);
   return run([&](fm::TripletProblem& loss) { return operation(chosen, loss, device); }, p, in);
 }
 
-void pair_products(uintptr_t rows, int64_t n, int64_t dim, uintptr_t out) {
-  raise(fm::pair_products(reinterpret_cast<const float*>(rows), n, dim,
-                          reinterpret_cast<float*>(out)));
+void pair_products(py::handle rows, py::handle out) {
+  const fm::bindings::TensorView from = fm::bindings::view_of(rows);
+  auto* const to = static_cast<float*>(fm::bindings::view_of(out).data);
+  raise(fm::pair_products(static_cast<const float*>(from.data), from.shape[0], from.shape[1], to));
 }
 
 }  // namespace
@@ -133,6 +135,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("set_slack_factor", &fm::set_slack_factor);
   m.def("rank_narrow_always", &fm::rank_narrow_always);
   m.def("pair_products", &pair_products);
+  m.def("look_at_attributes", [](bool only) { fm::bindings::attributes_only = only; });
   m.def("isa", &fm::isa_in_use);
   m.def("isa_is_forced", &fm::isa_is_forced);
   m.def("isas", &fm::compiled_isas);

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <sstream>
 
+#include "arena.h"
 #include "cpu/isa.h"
 #include "cuda.h"
 #include "list_rules.h"
@@ -47,11 +48,20 @@ Status pairwise_backward(PairwiseProblem& problem) {
 }
 
 Status mined_triplet(MineProblem& mined, TripletProblem& loss) {
+  Arena arena(loss.workspace);
+  auto* const own = mined.positive != nullptr ? nullptr : arena.take<int64_t>(2 * loss.n);
+  if (own != nullptr) {
+    mined.positive = own;
+    mined.negative = own + loss.n;
+  }
+  loss.index[1] = mined.positive;
+  loss.index[2] = mined.negative;
+  if (!arena.counting()) loss.workspace = arena.rest(loss.workspace);
   mined.workspace = loss.workspace;
   mined.threads = loss.threads;
   Status status = mine(mined);
   if (status.empty()) status = triplet(loss);
-  loss.workspace.bytes = std::max(loss.workspace.bytes, mined.workspace.bytes);
+  loss.workspace.bytes = arena.bytes() + std::max(loss.workspace.bytes, mined.workspace.bytes);
   return status;
 }
 

@@ -177,7 +177,7 @@ def _pair_products(rows):
     """Inner products of all rows, as the tiles of the instruction set compute them."""
     rows = rows.float().contiguous()
     out = torch.empty(len(rows), len(rows))
-    _C.pair_products(rows.data_ptr(), *rows.shape, out.data_ptr())
+    _C.pair_products(rows, out)
     return out.double()
 
 

@@ -85,6 +85,10 @@ Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Devi
   };
   const auto rest = [&](Arena& arena) {
     lay_out_rest(arena, mined, mine);
+    if (mined.positive == nullptr) {
+      mined.positive = arena.take<int64_t>(loss.n);
+      mined.negative = arena.take<int64_t>(loss.n);
+    }
     state.index[1] = mined.positive;
     state.index[2] = mined.negative;
     state.rows[0].numbers = mine.query.numbers;

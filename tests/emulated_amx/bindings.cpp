@@ -45,9 +45,11 @@ size_t mine(const py::args& args) {
   return run(one, problem, in);
 }
 
-void pair_products(uintptr_t rows, int64_t n, int64_t dim, uintptr_t out) {
-  fm::cpu::amx::pair_products(reinterpret_cast<const float*>(rows), n, dim,
-                              reinterpret_cast<float*>(out));
+void pair_products(py::handle rows, py::handle out) {
+  const TensorView from = view_of(rows);
+  auto* const to = static_cast<float*>(view_of(out).data);
+  fm::cpu::amx::pair_products(static_cast<const float*>(from.data), from.shape[0], from.shape[1],
+                              to);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ size_t mined_triplet(const py::args& args) {
   Arguments in(args);
   const fm::Device device = read_device(in);
   fm::MineProblem mined = read_mine(in);
-  fm::TripletProblem problem = read_triplet(in);
+  fm::TripletProblem problem = read_terms_of(mined, in);
   fm::Names names = names_of(problem);
   names.mining = names_of(mined).mining;
   const auto both = [&](fm::TripletProblem& loss) {
@@ -66,7 +66,7 @@ size_t listed_triplet(const py::args& args) {
   Arguments in(args);
   const fm::Device device = read_device(in);
   fm::ListProblem lists = read_cuda_list(in);
-  fm::TripletProblem problem = read_triplet(in);
+  fm::TripletProblem problem = read_terms_of(lists, in);
   fm::Names names = names_of(problem);
   names.mining = names_of(lists).mining;
   const auto both = [&](fm::TripletProblem& loss) {

@@ -175,14 +175,14 @@ class _BatchLoss(Function):
         if grad_loss is None:
             return (None,) * 6
         saved = ctx.saved_tensors  # may be read once only: activation checkpointing
-        rows, kept, needed = saved[:2], saved[2:], ctx.needs_input_grad[:2]
+        needed = ctx.needs_input_grad[:2]
         if ctx.options[-1] == "none":
             run = getattr(_ops, ctx.kernel)
-            found = run(*rows, *kept, grad_loss, *ctx.options, needed, False)
+            found = run(*saved, grad_loss, *ctx.options, needed, False)
             grads = by_input(found[1:], needed)
         else:
-            grads = [scaled(kept[i], grad_loss) if needed[i] else None for i in range(2)]
-        return *finished(ctx.op, grads, rows), None, None, None, None
+            grads = scaled(saved[2:], needed, grad_loss)
+        return *finished(ctx.op, grads, saved[:2]), None, None, None, None
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:

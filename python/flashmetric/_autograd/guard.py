@@ -59,30 +59,34 @@ def by_input(found: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | N
     return [next(remaining) if want else None for want in wanted]
 
 
-def scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
-    """gradient * grad_loss: the same memory where the factor is 1 and nobody can ask again.
+def scaled(kept: MaybeTensors, needed: Sequence[bool], grad_loss: Tensor) -> list[Tensor | None]:
+    """Each gradient * grad_loss: the same memory where that is 1 and nobody can ask again.
 
     That is `loss.backward()`; the copy it saves is 3 % of a call at 4096 x 128. Only on the CPU,
     where reading the factor waits for nothing.
     """
-    if (
-        type(grad_loss) is not Tensor
-        or not grad_loss.is_cpu
-        or torch.is_grad_enabled()
-        or is_compiling()
-        or functorch_is_active()
-        or graph_is_kept()
-        or grad_loss.item() != 1
-    ):
-        return gradient * grad_loss
-    return gradient
+    as_it_is = (
+        type(grad_loss) is Tensor
+        and grad_loss.is_cpu
+        and not torch.is_grad_enabled()
+        and not is_compiling()
+        and not functorch_is_active()
+        and not graph_is_kept()
+        and grad_loss.item() == 1
+    )
+    return [
+        None if not need else each if as_it_is else each * grad_loss  # type: ignore[operator]
+        for each, need in zip(kept, needed, strict=True)
+    ]
 
 
 def finished(op: str, grads: list[Tensor | None], rows: MaybeTensors) -> Sequence[Tensor | None]:
     """Gradients in the dtype of their rows, guarded against a second derivative."""
-    for i, (grad, each) in enumerate(zip(grads, rows, strict=True)):
-        if grad is not None and each is not None and grad.dtype != each.dtype:
-            grads[i] = grad.to(each.dtype)
+    for i, grad in enumerate(grads):
+        if grad is not None:
+            dtype = rows[i].dtype  # type: ignore[union-attr]
+            if grad.dtype != dtype:
+                grads[i] = grad.to(dtype)
     if torch.is_grad_enabled():  # create_graph=True, or torch.func
         needed = [grad is not None for grad in grads]
         found, inputs = ([each for each in some if each is not None] for some in (grads, rows))

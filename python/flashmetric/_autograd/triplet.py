@@ -87,13 +87,13 @@ class _TripletLoss(Function):
         if grad_loss is None:
             return (None,) * 7
         saved = ctx.saved_tensors  # may be read once only: activation checkpointing
-        rows, kept, needed = saved[:3], saved[3:], ctx.needs_input_grad[:3]
+        needed = ctx.needs_input_grad[:3]
         if ctx.formula[-1] == "none":
-            found = _ops.triplet(*rows, *kept, grad_loss, *ctx.formula, needed, False)
+            found = _ops.triplet(*saved, grad_loss, *ctx.formula, needed, False)
             grads = by_input(found[1:], needed)
         else:
-            grads = [scaled(kept[i], grad_loss) if needed[i] else None for i in range(3)]
-        return *finished(ctx.op, grads, rows), None, None, None, None
+            grads = scaled(saved[3:6], needed, grad_loss)
+        return *finished(ctx.op, grads, saved[:3]), None, None, None, None
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:

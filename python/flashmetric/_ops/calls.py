@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,15 +26,11 @@ except ImportError as error:  # a source tree that was never built, or a damaged
 _KEEP = 2**24
 _NO_SCRATCH = torch.empty(0, dtype=torch.uint8)
 _kept = threading.local()
-_SOMEWHERE = torch.empty(1, dtype=torch.float64)
+_NOT_TOLD = (None, None)
+# What _C takes: tensors as they are, None where there is none, and numbers. Few, large helpers: on a
+# small batch a Python call costs as much as a kernel does.
 
-# In the order of DType in csrc/flashmetric.h.
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-# What _C takes. A tensor must outlive the call that reads its pointer: keep it in a variable.
-# Few, large helpers: on a small batch a Python call costs as much as a kernel does.
-
-Call = tuple[Callable[..., int], tuple[Any, ...], Any]  # kernel, arguments, what they point into
+Rows = tuple[Tensor, Tensor | None]  # queries; references, if they are others
 
 
 def rows_of(rows: Tensor) -> Tensor:
@@ -44,27 +40,21 @@ def rows_of(rows: Tensor) -> Tensor:
     return rows if rows.stride()[1] == 1 else rows.contiguous()
 
 
-def numbers_of(*sets: Tensor | None) -> list[int]:
-    """dtype, features; pointer, length and stride of each set of rows, zeros if it is absent."""
-    first = sets[0]
-    assert first is not None
-    numbers = [_DTYPES.index(first.dtype), first.shape[1]]
-    for rows in sets:
-        if rows is None:
-            numbers += (0, 0, 0)
-        else:  # an empty tensor has no address, but an empty set of references is not an absent one
-            numbers += (rows.data_ptr() or _SOMEWHERE.data_ptr(), rows.shape[0], rows.stride()[0])
-    return numbers
+def numbers(values: Tensor | None) -> Tensor | None:
+    """As kernels read numbers in tensors."""
+    return None if values is None else values.double().contiguous()
 
 
-def pointers(*tensors: Tensor | None) -> list[int]:
-    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+def by_role(outputs: Iterable[Tensor], wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """The gradients that are wanted, None in the place of others."""
+    found = iter(outputs)
+    return tuple([next(found) if want else None for want in wanted])
 
 
 def comparison_of(
-    numbers: list[int], tensors: Sequence[Tensor | None], rule: Sequence[Any]
-) -> tuple[tuple[Any, ...], Any]:
-    """What C++ calls a Comparison, and what its pointers point into.
+    rows: Rows, tensors: Sequence[Tensor | None], rule: Sequence[Any]
+) -> tuple[Any, ...]:
+    """What C++ calls a Comparison.
 
     tensors = labels, ref_labels, self_index; rule = relation, ignore_label, distance, normalize.
     """
@@ -77,67 +67,36 @@ def comparison_of(
         ref_keys, ref_kept = compared(ref_labels, relation, ignore_label)
     if self_index is not None:
         self_index = self_index.contiguous()
-    n_classes = labels.shape[1] if relation == "multi_hot" else 0
-    alive = (keys, ref_keys, self_index, kept, ref_kept)
-    query_labels, other_labels, *others = pointers(*alive)
-    sides = (relation, query_labels, other_labels, n_classes, *others)
-    return (distance, normalize, *numbers, *sides), alive
+    return (distance, normalize, *rows, relation, keys, ref_keys, self_index, kept, ref_kept)
 
 
-def mine_call(
-    numbers: list[int], tensors: Sequence[Tensor | None], rule: Sequence[Any], found: list[int]
-) -> Call:
-    """Mines into the two addresses `found`; rule = relation, ignore_label, mining, metric."""
-    relation, ignore_label, mining, *metric = rule
-    arguments, alive = comparison_of(numbers, tensors, (relation, ignore_label, *metric))
-    return _C.mine, (mining, *arguments, *found), alive
-
-
-def triplet_call(
-    numbers: list[int],
-    index: list[int],
+def terms_of(
     options: Sequence[Any],
     outputs: Sequence[Tensor],
     far_from_none: bool = False,
-    totals: int = 0,
-) -> Call:
-    """Fills the outputs; index = how many triplets, addresses of their rows in the three sets."""
-    margin_values, weights, cotangent, margin, distance, normalize, *flags = options
-    soft_margin, swap, count_invalid, reduction, wanted, with_stats = flags
-    if margin_values is not None:
-        margin_values = margin_values.double().contiguous()
-    if weights is not None:
-        weights = weights.double().contiguous()
-    alive = (margin_values, weights, cotangent)
-    margins, weight, factor, loss, *rest = pointers(*alive, *outputs)
-    margin_step = margin_values.ndim if margins else 0
-    factor_step = cotangent.stride()[0] if factor else 0
-    grads = [rest.pop(0) if want else 0 for want in wanted]
-    formula = (margin, margins, margin_step, soft_margin, swap, weight, count_invalid)
-    results = (factor, factor_step, loss, *grads, rest[0] if with_stats else 0, totals)
-    metric = (distance, normalize, *numbers)
-    arguments = (*metric, *index, *formula, far_from_none, reduction, *results)
-    return _C.triplet, arguments, alive
+    totals: Tensor | None = None,
+) -> tuple[Any, ...]:
+    """What a loss of triplets is, and the outputs it fills."""
+    margins, weights, cotangent, margin, _, _, soft_margin, swap, count_invalid, *request = options
+    reduction, wanted, with_stats = request
+    formula = (margin, numbers(margins), soft_margin, swap, numbers(weights), count_invalid)
+    stats = outputs[1 + sum(wanted)] if with_stats else None
+    results = (outputs[0], *by_role(outputs[1:], wanted), stats, totals)
+    return (*formula, far_from_none, reduction, cotangent, *results)
 
 
-def list_call(
-    rows: tuple[Tensor, Tensor | None], options: Sequence[Any], *, for_loss: bool = False
-) -> tuple[tuple[Any, ...], Any]:
-    """What C++ calls a ListProblem, but for where triplets go; and what its pointers point into.
+def list_call(rows: Rows, options: Sequence[Any], *, for_loss: bool = False) -> tuple[Any, ...]:
+    """What C++ calls a ListProblem, but for where triplets go.
 
     options = those of the op list_triplets, where a hardness or a seed is a number by now.
     """
     labels, ref_labels, self_index, margins, hardness, seed, relation, ignore_label, *rest = options
     mining, distance, normalize, drop, moved, *strategies, draws, margin, uncovered = rest
     metric = (relation, ignore_label, distance, normalize)
-    arguments, alive = comparison_of(numbers_of(*rows), (labels, ref_labels, self_index), metric)
-    if margins is not None:
-        margins = margins.double().contiguous()
-    step = margins.ndim if margins is not None else 0
+    arguments = comparison_of(rows, (labels, ref_labels, self_index), metric)
     hardness = moved if hardness is None else hardness
-    numbers = (drop, hardness, *strategies, draws, margin, *pointers(margins), step)
-    words = (0 if seed is None else seed, uncovered, for_loss)
-    return (mining, *arguments, *numbers, *words), (alive, rows, margins)
+    rule = (drop, hardness, *strategies, draws, margin, numbers(margins))
+    return (mining, *arguments, *rule, 0 if seed is None else seed, uncovered, for_loss)
 
 
 # What the ops of every device have in common: outputs, and the calls that fill them. `as_rows`
@@ -151,13 +110,15 @@ def mine_of(
     labels: Tensor,
     ref_labels: Tensor | None,
     self_index: Tensor | None,
-    *rule: Any,
-) -> tuple[tuple[Tensor, Tensor], Call]:
+    relation: str,
+    ignore_label: float | None,
+    mining: str,
+    *metric: Any,
+) -> tuple[tuple[Tensor, Tensor], tuple[Any, ...]]:
     found = _outputs.mine(query)
-    sets = (as_rows(query), None if ref is None else as_rows(ref))
-    tensors = (labels, ref_labels, self_index)
-    kernel, arguments, alive = mine_call(numbers_of(*sets), tensors, rule, pointers(*found))
-    return found, (kernel, arguments, (sets, alive))
+    rows, tensors = both(as_rows, query, ref), (labels, ref_labels, self_index)
+    arguments = comparison_of(rows, tensors, (relation, ignore_label, *metric))
+    return found, (mining, *arguments, *found)
 
 
 def triplet_of(
@@ -169,14 +130,12 @@ def triplet_of(
     positive: Tensor | None,
     negative: Tensor | None,
     *options: Any,
-) -> tuple[list[Tensor], Call]:
+) -> tuple[list[Tensor], tuple[Any, ...]]:
     given = (anchor_rows, positive_rows, negative_rows)
     outputs = _outputs.triplet(*given, anchor, *options)
     sets = [None if rows is None else as_rows(rows) for rows in given]
     index = [None if each is None else each.contiguous() for each in (anchor, positive, negative)]
-    places = [(anchor_rows if anchor is None else anchor).shape[0], *pointers(*index)]
-    kernel, arguments, alive = triplet_call(numbers_of(*sets), places, options, outputs)
-    return outputs, (kernel, arguments, (sets, index, alive))
+    return outputs, (*options[4:6], *sets, *index, *terms_of(options, outputs))
 
 
 def mined_triplet_of(
@@ -186,31 +145,32 @@ def mined_triplet_of(
     labels: Tensor,
     ref_labels: Tensor | None,
     self_index: Tensor | None,
-    *options: Any,
-) -> tuple[list[Tensor], Call]:
-    margin_values, weights, relation, ignore_label, mining, *formula = options
+    margins: Tensor | None,
+    weights: Tensor | None,
+    relation: str,
+    ignore_label: float | None,
+    mining: str,
+    *formula: Any,
+) -> tuple[list[Tensor], tuple[Any, ...]]:
     outputs = _outputs.mined_triplet(query, ref, *formula)
-    sets = (as_rows(query), None if ref is None else as_rows(ref))
-    n, numbers = query.shape[0], numbers_of(*sets)
-    if formula[-3] == "none":  # the backward wants to know them
-        chosen, found = None, pointers(*outputs[-2:])
-    else:
-        chosen = torch.empty(2 * n, dtype=torch.int64, device=query.device)
-        found = [chosen.data_ptr(), chosen.data_ptr() + 8 * n]
-    rule = (relation, ignore_label, mining, formula[1], formula[2])
-    rest = (margin_values, weights, None, *formula)
-    _, mined, compared = mine_call(numbers, (labels, ref_labels, self_index), rule, found)
-    _, terms, alive = triplet_call([*numbers, 0, 0, 0], [n, 0, *found], rest, outputs)
-    return outputs, (_C.mined_triplet, (*mined, *terms), (sets, chosen, compared, alive))
+    rows, tensors = both(as_rows, query, ref), (labels, ref_labels, self_index)
+    compared = comparison_of(rows, tensors, (relation, ignore_label, formula[1], formula[2]))
+    # The backward of reduction "none" wants to know them.
+    chosen = outputs[-2:] if formula[-3] == "none" else _NOT_TOLD
+    terms = terms_of((margins, weights, None, *formula), outputs)
+    return outputs, (mining, *compared, *chosen, *terms)
 
 
-def run(call: Call) -> None:
+def both(as_rows: Callable[[Tensor], Tensor], query: Tensor, ref: Tensor | None) -> Rows:
+    return as_rows(query), None if ref is None else as_rows(ref)
+
+
+def run(kernel: Callable[..., int], arguments: tuple[Any, ...]) -> None:
     """Calls the kernel with as much scratch memory as it asks for."""
-    kernel, arguments, _ = call
     threads, scratch = torch.get_num_threads(), getattr(_kept, "scratch", _NO_SCRATCH)
-    needed = kernel(*arguments, scratch.data_ptr(), scratch.numel(), threads)
+    needed = kernel(*arguments, scratch, threads)
     if needed:
         scratch = torch.empty(needed, dtype=torch.uint8)
         if needed <= _KEEP:
             _kept.scratch = scratch
-        kernel(*arguments, scratch.data_ptr(), needed, threads)
+        kernel(*arguments, scratch, threads)

@@ -18,24 +18,24 @@ with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is
 
 def mine(*arguments: Any) -> tuple[Tensor, Tensor]:
     found, call = mine_of(rows_of, *arguments)
-    run(call)
+    run(_C.mine, call)
     return found
 
 
 def triplet(*arguments: Any) -> list[Tensor]:
     outputs, call = triplet_of(rows_of, *arguments)
-    run(call)
+    run(_C.triplet, call)
     return outputs
 
 
 def mined_triplet(*arguments: Any) -> list[Tensor]:
     outputs, call = mined_triplet_of(rows_of, *arguments)
-    run(call)
+    run(_C.mined_triplet, call)
     return outputs
 
 
-def _run_pairs(name: str, _: torch.device, arguments: tuple[Any, ...], alive: Any) -> None:
-    run((getattr(_C, name), arguments, alive))
+def _run_pairs(name: str, _: torch.device, arguments: tuple[Any, ...]) -> None:
+    run(getattr(_C, name), arguments)
 
 
 PAIRS = PairOps(rows_of, _run_pairs)

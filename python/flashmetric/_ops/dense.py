@@ -10,55 +10,43 @@ from torch import Tensor
 
 from flashmetric import _outputs
 
-from .calls import comparison_of, numbers_of, pointers, rows_of, run
+from .calls import both, by_role, comparison_of, numbers, rows_of, run
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
     from flashmetric import _C
 
 
-def dense_of(
-    query: Tensor,
-    ref: Tensor | None,
-    *options: Any,
-    semihard: tuple[bool, bool, int] = (False, False, 0),
-) -> tuple[list[Tensor], tuple[Any, ...], Any]:
-    """Loss, wanted gradients and statistics; the arguments that fill them; what these point into.
+# Of the loss "semihard" only: drop_without_semihard, uncovered, and where it says `refused`.
+SemiHard = tuple[bool, bool, Tensor | None]
+_NO_SEMIHARD: SemiHard = (False, False, None)
 
-    semihard: drop_without_semihard, uncovered, and the address of `refused`, of that loss only.
-    """
+
+def dense_of(
+    query: Tensor, ref: Tensor | None, *options: Any, semihard: SemiHard = _NO_SEMIHARD
+) -> tuple[list[Tensor], tuple[Any, ...]]:
+    """Loss, wanted gradients and statistics; the arguments that fill them."""
     comparison, (mining_margins, margins, bounds, weights, cotangent) = options[:3], options[3:8]
     relation, ignore_label, loss, margin, mining_margin, *formula = options[8:]
     soft_margin, *rule, factor, distance, normalize, reduction, wanted, with_stats = formula
     outputs = _outputs.batch_loss(query, ref, reduction, wanted, with_stats)
-    rows = (rows_of(query), None if ref is None else rows_of(ref))
     metric = (relation, ignore_label, distance, normalize)
-    arguments, alive = comparison_of(numbers_of(*rows), comparison, metric)
-    values = [
-        None if each is None else each.double().contiguous()
-        for each in (margins, mining_margins, bounds, weights)
-    ]
-    margins, mining_margins, bounds, weights = values
-    out, *rest = pointers(*outputs)
-    grads = [rest.pop(0) if want else 0 for want in wanted]
-    numbers = (
-        *_number(margin, margins),
-        *_number(mining_margin, mining_margins),
-        *(soft_margin, *semihard, *rule, factor, *pointers(bounds, weights), reduction),
-        *((0, 0) if cotangent is None else (cotangent.data_ptr(), cotangent.stride()[0])),
+    arguments = comparison_of(both(rows_of, query, ref), comparison, metric)
+    given = (
+        *(margin, numbers(margins), mining_margin, numbers(mining_margins)),
+        *(soft_margin, *semihard, *rule, factor, numbers(bounds), numbers(weights)),
+        *(reduction, cotangent),
     )
-    results = (out, *grads, rest[0] if with_stats else 0)
-    return outputs, (loss, *arguments, *numbers, *results), (alive, rows, values)
+    stats = outputs[-1] if with_stats else None
+    results = (outputs[0], *by_role(outputs[1:], wanted), stats)
+    return outputs, (loss, *arguments, *given, *results)
 
 
 def dense(
-    query: Tensor,
-    ref: Tensor | None,
-    *options: Any,
-    semihard: tuple[bool, bool, int] = (False, False, 0),
+    query: Tensor, ref: Tensor | None, *options: Any, semihard: SemiHard = _NO_SEMIHARD
 ) -> list[Tensor]:
     """On the CPU."""
-    outputs, arguments, alive = dense_of(query, ref, *options, semihard=semihard)
-    run((_C.dense, arguments, alive))
+    outputs, arguments = dense_of(query, ref, *options, semihard=semihard)
+    run(_C.dense, arguments)
     return outputs
 
 
@@ -71,7 +59,3 @@ def semihard_of(*options: Any) -> tuple[tuple[Any, ...], tuple[bool, bool]]:
     tensors = (*comparison, None, numbers[0], None, *numbers[1:])
     return (*tensors, relation, ignore_label, mining, *formula, *request), (drop, uncovered)
 
-
-def _number(number: float, values: Tensor | None) -> tuple[float, int, int]:
-    """A number, or in its place the address of one or of one per anchor, and the step."""
-    return (number, 0, 0) if values is None else (number, values.data_ptr(), values.ndim)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flashmetric import _outputs
 
-from .calls import list_call, numbers_of, pointers, rows_of, run, triplet_call
+from .calls import both, list_call, rows_of, run, terms_of
 from .dense import dense, semihard_of
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
@@ -40,18 +40,16 @@ def parts(
 
     With for_loss it raises Dense instead, where that is so.
     """
-    rows = (rows_of(query), None if ref is None else rows_of(ref))
     *tensors, hardness, seed = options[:6]
     moved = None if hardness is None else float(hardness)
     chosen = (*tensors, moved, None if seed is None else int(seed), *options[6:])
-    arguments, alive = list_call(rows, chosen, for_loss=for_loss)
+    arguments = list_call(both(rows_of, query, ref), chosen, for_loss=for_loss)
     begin, n = 0, query.shape[0]
     capacity = min(_PART, _FEW * n)
     found = torch.zeros(3, dtype=torch.int64)
     while begin < n:
         lists = tuple(torch.empty(capacity, dtype=torch.int64) for _ in range(3))
-        window = (begin, capacity, *pointers(*lists), found.data_ptr())
-        run((_C.list_triplets, (*arguments, *window), alive))
+        run(_C.list_triplets, (*arguments, begin, capacity, *lists, found))
         count, end, needed = found.tolist()
         if end < 0:
             raise Dense
@@ -75,9 +73,7 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
     """The triplet loss of everything a rule lists; lists of any length in bounded memory."""
     comparison, (margin_values, weights, cotangent), rule = options[:6], options[6:9], options[9:19]
     margin, distance, normalize, soft_margin, reduction, wanted, with_stats = options[19:]
-    rows = (rows_of(query), None if ref is None else rows_of(ref))
-    numbers = [*numbers_of(*rows), 0, 0, 0]
-    uncovered = rule[-1]
+    rows, uncovered = (*both(rows_of, query, ref), None), rule[-1]
 
     def evaluate(part: Part, reduction: str) -> _Sum:
         anchor, positive, negative = part
@@ -89,9 +85,8 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
         request = (reduction, [*wanted, False], with_stats)
         found = _outputs.triplet(query, ref, None, anchor, *request)
         totals = torch.zeros(3, dtype=torch.float64)
-        index = [anchor.shape[0], *pointers(anchor, positive, negative)]
-        options = (*values, *formula, *request)
-        run(triplet_call(numbers, index, options, found, True, totals.data_ptr()))
+        terms = terms_of((*values, *formula, *request), found, True, totals)
+        run(_C.triplet, (distance, normalize, *rows, anchor, positive, negative, *terms))
         if reduction == "none":
             terms, found[0] = found[0], query.new_zeros(query.shape[0], dtype=found[0].dtype)
             found[0].index_add_(0, anchor, terms)
@@ -126,7 +121,7 @@ def _dense_semihard(query: Tensor, ref: Tensor | None, *options: Any) -> list[Te
     """The same of large classes, without a list; None where float32 cannot hold the distances."""
     refused = torch.zeros(1, dtype=torch.int64)
     chosen, words = semihard_of(*options)
-    outputs = dense(query, ref, *chosen, semihard=(*words, refused.data_ptr()))
+    outputs = dense(query, ref, *chosen, semihard=(*words, refused))
     return None if refused.item() else outputs
 
 

@@ -11,17 +11,13 @@ from torch import Tensor
 
 from flashmetric import _outputs
 
-from .calls import numbers_of, pointers
-
-Sides = tuple[Tensor, Tensor | None]
-
+from .calls import Rows, both, by_role
 
 class PairOps(NamedTuple):
-    """The ops of a device: how its kernels read rows, and what runs the kernel of a name with
-    arguments that point into `alive`."""
+    """The ops of a device: how its kernels read rows, and what runs the kernel of a name."""
 
     as_rows: Callable[[Tensor], Tensor]
-    run: Callable[[str, torch.device, tuple[Any, ...], Any], None]
+    run: Callable[[str, torch.device, tuple[Any, ...]], None]
 
     def paired(
         self,
@@ -32,7 +28,7 @@ class PairOps(NamedTuple):
         *metric: Any,
     ) -> Tensor:
         out = _outputs.paired(x, r, index_x, index_r)
-        self._run_paired((x, r), (index_x, index_r), metric, [0, 0, out.data_ptr(), 0, 0])
+        self._run_paired((x, r), (index_x, index_r), metric, (None, out, None, None))
         return out
 
     def paired_backward(
@@ -46,33 +42,24 @@ class PairOps(NamedTuple):
     ) -> list[Tensor]:
         *metric, wanted = options
         grads = _outputs.paired_backward(x, r, wanted)
-        if cotangent.shape[0] == 0:  # it has no address: the kernel would take it for none at all
-            return [grad.zero_() for grad in grads]
-        found = iter(grads)
-        targets = [next(found).data_ptr() if want else 0 for want in wanted]
-        results = [cotangent.data_ptr(), cotangent.stride()[0], 0, *targets]
+        results = (cotangent, None, *by_role(grads, wanted))
         self._run_paired((x, r), (index_x, index_r), (*metric,), results)
         return grads
 
     def _run_paired(
         self,
-        sides: Sides,
+        sides: Rows,
         index: tuple[Tensor | None, Tensor | None],
         metric: tuple[Any, ...],
-        results: list[int],
+        results: tuple[Tensor | None, ...],
     ) -> None:
-        x, r = sides
-        n = (x if index[0] is None else index[0]).shape[0]
-        rows = (self.as_rows(x), None if r is None else self.as_rows(r))
         places = [None if each is None else each.contiguous() for each in index]
-        arguments = (*metric, *numbers_of(*rows), n, *pointers(*places), *results)
-        self.run("paired", x.device, arguments, (rows, places))
+        arguments = (*metric, *both(self.as_rows, *sides), *places, *results)
+        self.run("paired", sides[0].device, arguments)
 
     def pairwise(self, x: Tensor, y: Tensor | None, *metric: Any) -> Tensor:
         out = _outputs.pairwise(x, y)
-        rows, others = self._both(x, y)
-        arguments = (*metric, *numbers_of(rows, others), out.data_ptr())
-        self.run("pairwise", x.device, arguments, (rows, others))
+        self.run("pairwise", x.device, (*metric, *both(self.as_rows, x, y), out))
         return out
 
     def pairwise_backward(
@@ -80,19 +67,13 @@ class PairOps(NamedTuple):
     ) -> list[Tensor]:
         *metric, wanted = options
         grads = _outputs.pairwise_backward(x, y, cotangent, wanted)
-        rows, others = self._both(x, y)
+        rows, others = both(self.as_rows, x, y)
 
-        def add(grad: Tensor, sides: Sides, cotangent: Tensor, *roles: bool) -> None:
-            factor = (*roles, cotangent.data_ptr(), *cotangent.stride())
-            arguments = (*metric, *numbers_of(*sides), *factor, grad.data_ptr())
-            self.run("pairwise_backward", x.device, arguments, sides)
+        def add(grad: Tensor, sides: Rows, cotangent: Tensor, *roles: bool) -> None:
+            self.run("pairwise_backward", x.device, (*metric, *sides, *roles, cotangent, grad))
 
         if wanted[0]:  # roles: swapped, mirrored
             add(grads[0], (rows, others), cotangent, False, y is None)
-        if wanted[1] and y is not None:
+        if wanted[1] and others is not None:
             add(grads[-1], (others, rows), cotangent.T, True, False)
         return grads
-
-    def _both(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        rows = self.as_rows(x)
-        return rows, rows if y is None else self.as_rows(y)
