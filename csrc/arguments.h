@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include "cuda.h"
 #include "tensors.h"
@@ -18,15 +19,16 @@ namespace flashmetric::bindings {
 namespace py = pybind11;
 namespace fm = flashmetric;
 
-// Hands out the arguments of a call in order; each is converted to what it is assigned to: a tensor
-// to its address, None to a null pointer.
+// Hands out the arguments of a call in order, which is that of the schema of its op where it can
+// be; each is converted to what it is assigned to: a tensor to its address, None to a null pointer.
 class Arguments {
  public:
-  explicit Arguments(const py::args& args) : args_(args) {}
+  explicit Arguments(const py::tuple& args) : args_(args) {}
 
   template <class T>
   operator T() {  // NOLINT: the conversion is the point
-    const py::handle next = args_[at_++];
+    if (done()) throw py::type_error("too few arguments");
+    const py::handle next = PyTuple_GET_ITEM(args_.ptr(), at_++);
     if constexpr (std::is_same_v<T, TensorView>) {
       return view_of(next);
     } else if constexpr (std::is_pointer_v<T>) {
@@ -37,11 +39,11 @@ class Arguments {
       return next.cast<T>();
     }
   }
-  bool done() const { return at_ == args_.size(); }
+  bool done() const { return at_ == PyTuple_GET_SIZE(args_.ptr()); }
 
  private:
-  const py::args& args_;
-  size_t at_ = 0;
+  const py::tuple& args_;
+  Py_ssize_t at_ = 0;
 };
 
 // What the machine refuses is no fault of a value.
@@ -50,13 +52,12 @@ inline void raise(const fm::Status& status) {
   if (!status.empty()) throw py::value_error(status);
 }
 
-// Runs the operation on the last arguments, workspace and threads. Returns 0, or, if the workspace
-// is none or too small, only the bytes it needs.
+// Runs the operation. Returns 0, or only the bytes it needs, if the workspace is none or too small.
 template <class Operation, class Problem>
-size_t run(const Operation& operation, Problem& problem, Arguments& in) {
-  const TensorView memory = in;
+size_t run(const Operation& operation, Problem& problem, const Arguments& in,
+           py::handle workspace_of_bytes) {
+  const TensorView memory = view_of(workspace_of_bytes);
   const fm::Workspace workspace{memory.data, static_cast<size_t>(memory.shape[0])};
-  problem.threads = in;
   if (!in.done()) throw py::type_error("too many arguments");
   fm::Status status;
   size_t needed = 0;
@@ -107,40 +108,31 @@ bool read_rows(Problem& problem, fm::Rows& rows, const fm::Rows* before, Argumen
   return true;
 }
 
+inline void read_comparison(fm::Comparison& problem, Arguments& in) {
+  read_rows(problem, problem.query, nullptr, in);
+  problem.symmetric = !read_rows(problem, problem.ref, &problem.query, in);
+  const TensorView labels = in;
+  problem.labels.query = labels.data;
+  problem.labels.ref = in;
+  problem.labels.self_index = in;
+  problem.labels.query_keep = in;
+  problem.labels.ref_keep = in;
+  problem.labels.relation = relation_named(in);
+  const bool multi_hot = problem.labels.relation == fm::Relation::multi_hot;
+  problem.labels.n_classes = multi_hot ? labels.shape[1] : 0;
+}
+
 template <class Problem>
 void read_metric(Problem& problem, Arguments& in) {
   problem.distance = in;
   problem.normalize = in;
 }
 
-inline fm::Device read_device(Arguments& in) {
-  fm::Device device;
-  device.index = in;
-  const uintptr_t stream = in;
-  device.stream = reinterpret_cast<void*>(stream);
-  return device;
-}
-
-inline void read_comparison(fm::Comparison& problem, Arguments& in) {
-  read_metric(problem, in);
-  read_rows(problem, problem.query, nullptr, in);
-  problem.symmetric = !read_rows(problem, problem.ref, &problem.query, in);
-  problem.labels.relation = relation_named(in);
-  const TensorView labels = in;
-  problem.labels.query = labels.data;
-  if (problem.labels.relation == fm::Relation::multi_hot) {
-    problem.labels.n_classes = labels.shape[1];
-  }
-  problem.labels.ref = in;
-  problem.labels.self_index = in;
-  problem.labels.query_keep = in;
-  problem.labels.ref_keep = in;
-}
-
 inline fm::MineProblem read_mine(Arguments& in) {
   fm::MineProblem p;
-  p.mining = in;
   read_comparison(p, in);
+  p.mining = in;
+  read_metric(p, in);
   p.positive = in;
   p.negative = in;
   return p;
@@ -148,8 +140,9 @@ inline fm::MineProblem read_mine(Arguments& in) {
 
 inline fm::ListProblem read_list(Arguments& in) {
   fm::ListProblem p;
-  p.mining = in;
   read_comparison(p, in);
+  p.mining = in;
+  read_metric(p, in);
   p.drop_without_semihard = in;
   p.hardness = in;
   p.positive_mining = in;
@@ -173,26 +166,40 @@ inline fm::ListProblem read_cuda_list(Arguments& in) {
   return p;
 }
 
-// What a loss of triplets is, and where it goes.
-inline void read_terms(fm::TripletProblem& p, Arguments& in) {
-  p.margin = in;
+// What an op of a loss is asked for, and what it returns: the loss, the gradients that are wanted,
+// statistics if they are, and what else it tells, in the order of `more`.
+template <class Problem, class... More>
+void read_outputs(Problem& problem, void*& loss, Arguments& in, More*&... more) {
+  const py::sequence wanted = in;
+  const bool with_stats = in;
+  const py::list outputs = in;
+  size_t at = 0;
+  const auto next = [&] { return view_of(outputs[at++]).data; };
+  loss = next();
+  for (size_t role = 0; role < wanted.size(); ++role) {
+    if (wanted[role].cast<bool>()) problem.grad[role] = next();
+  }
+  if (with_stats) problem.stats = static_cast<double*>(next());
+  if (at < outputs.size()) ((more = static_cast<More*>(next())), ...);
+}
+
+// The options of the op `triplet`, and its outputs.
+template <class... More>
+void read_terms(fm::TripletProblem& p, Arguments& in, More*&... more) {
   read_values(p.margin_values, p.margin_stride, in);
+  p.weights = in;
+  read_values(p.cotangent, p.cotangent_stride, in);
+  p.margin = in;
+  read_metric(p, in);
   p.soft_margin = in;
   p.swap = in;
-  p.weights = in;
   p.count_invalid = in;
-  p.far_from_none = in;
   p.reduction = in;
-  read_values(p.cotangent, p.cotangent_stride, in);
-  p.loss = in;
-  for (void*& grad : p.grad) grad = in;
-  p.stats = in;
-  p.totals = in;
+  read_outputs(p, p.loss, in, more...);
 }
 
 inline fm::TripletProblem read_triplet(Arguments& in) {
   fm::TripletProblem p;
-  read_metric(p, in);
   for (int role = 0; role < 3; ++role) {
     const fm::Rows* const before = role == 0 ? nullptr : &p.rows[role - 1];
     const bool own = read_rows(p, p.rows[role], before, in);
@@ -204,53 +211,71 @@ inline fm::TripletProblem read_triplet(Arguments& in) {
   p.index[1] = in;
   p.index[2] = in;
   read_terms(p, in);
+  p.far_from_none = in;
+  p.totals = in;
   return p;
 }
 
-// The loss of one triplet for each query, all of which choose among the references.
-inline fm::TripletProblem read_terms_of(const fm::Comparison& chosen, Arguments& in) {
+// The loss of triplets of queries and references; the outputs may tell more.
+template <class... More>
+fm::TripletProblem read_terms_of(const fm::Comparison& chosen, Arguments& in, More*&... more) {
   fm::TripletProblem p;
-  p.distance = chosen.distance;
-  p.normalize = chosen.normalize;
   p.dtype = chosen.dtype;
   p.dim = chosen.dim;
   p.rows[0] = chosen.query;
   p.rows[1] = p.rows[2] = chosen.ref;
   p.first_role[1] = p.first_role[2] = chosen.symmetric ? 0 : 1;
   p.n = chosen.query.n;
-  read_terms(p, in);
+  read_terms(p, in, more...);
   return p;
+}
+
+// One triplet of each query, which it tells if the outputs have room for it, and their loss.
+inline std::pair<fm::MineProblem, fm::TripletProblem> read_mined_triplet(Arguments& in) {
+  fm::MineProblem mined;
+  read_comparison(mined, in);
+  mined.mining = in;
+  const fm::TripletProblem loss = read_terms_of(mined, in, mined.positive, mined.negative);
+  mined.distance = loss.distance;
+  mined.normalize = loss.normalize;
+  return {mined, loss};
+}
+
+// What a rule lists, and the loss of all of it.
+inline std::pair<fm::ListProblem, fm::TripletProblem> read_listed_triplet(Arguments& in) {
+  fm::ListProblem lists = read_cuda_list(in);
+  fm::TripletProblem loss = read_terms_of(lists, in);
+  loss.far_from_none = true;
+  return {lists, loss};
 }
 
 inline fm::DenseProblem read_dense(Arguments& in) {
   fm::DenseProblem p;
-  p.loss = in;
   read_comparison(p, in);
-  p.margin = in;
-  read_values(p.margin_values, p.margin_stride, in);
-  p.mining_margin = in;
-  read_values(p.mining_margin_values, p.mining_margin_stride, in);
-  p.soft_margin = in;
+  p.loss = in;
   p.drop_without_semihard = in;
   p.uncovered = in;
   p.refused = in;
+  read_values(p.mining_margin_values, p.mining_margin_stride, in);
+  read_values(p.margin_values, p.margin_stride, in);
+  p.bounds = in;
+  p.weights = in;
+  read_values(p.cotangent, p.cotangent_stride, in);
+  p.margin = in;
+  p.mining_margin = in;
+  p.soft_margin = in;
   p.temperature = in;
   p.detach_weights = in;
   p.power = in;
   p.factor = in;
-  p.bounds = in;
-  p.weights = in;
+  read_metric(p, in);
   p.reduction = in;
-  read_values(p.cotangent, p.cotangent_stride, in);
-  p.out = in;
-  for (void*& grad : p.grad) grad = in;
-  p.stats = in;
+  read_outputs(p, p.out, in);
   return p;
 }
 
 inline fm::PairedProblem read_paired(Arguments& in) {
   fm::PairedProblem p;
-  read_metric(p, in);
   read_rows(p, p.x, nullptr, in);
   p.shared = !read_rows(p, p.r, &p.x, in);
   const TensorView index = in;
@@ -258,6 +283,7 @@ inline fm::PairedProblem read_paired(Arguments& in) {
   p.index[0] = static_cast<const int64_t*>(index.data);
   p.index[1] = in;
   read_values(p.cotangent, p.cotangent_stride, in);
+  read_metric(p, in);
   p.out = in;
   for (void*& grad : p.grad) grad = in;
   return p;
@@ -266,16 +292,18 @@ inline fm::PairedProblem read_paired(Arguments& in) {
 template <bool backward>
 fm::PairwiseProblem read_pairwise(Arguments& in) {
   fm::PairwiseProblem p;
-  read_metric(p, in);
   read_rows(p, p.x, nullptr, in);
   read_rows(p, p.y, &p.x, in);
   if (backward) {
-    p.swapped = in;
-    p.mirrored = in;
     const TensorView cotangent = in;
     p.cotangent = cotangent.data;
     p.cotangent_row_stride = cotangent.stride[0];
     p.cotangent_col_stride = cotangent.stride[1];
+  }
+  read_metric(p, in);
+  if (backward) {
+    p.swapped = in;
+    p.mirrored = in;
   }
   p.out = in;
   return p;

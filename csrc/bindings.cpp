@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The only file that knows Python: one table of m.def. Tensors come as they are (None = absent), the
-// GIL is released while kernels run, and a non-empty status becomes a ValueError.
+// What Python sees: one table of m.def. Tensors come as they are (None = absent), the GIL is
+// released while kernels run, and a non-empty status becomes a ValueError.
 #include "arguments.h"
 #include "cpu/isa.h"
 #include "flashmetric.h"
@@ -16,82 +16,62 @@ using fm::bindings::raise;
 using fm::bindings::read_comparison;
 using fm::bindings::read_cuda_list;
 using fm::bindings::read_dense;
-using fm::bindings::read_device;
 using fm::bindings::read_list;
+using fm::bindings::read_listed_triplet;
 using fm::bindings::read_mine;
+using fm::bindings::read_mined_triplet;
 using fm::bindings::read_paired;
 using fm::bindings::read_pairwise;
-using fm::bindings::read_terms_of;
 using fm::bindings::read_triplet;
 using fm::bindings::run;
 
-size_t mine(const py::args& args) {
+// Reads a problem and runs it on the CPU.
+template <auto read, auto operation>
+size_t on_cpu(const py::tuple& args, py::handle workspace, int threads) {
   Arguments in(args);
-  fm::MineProblem p = read_mine(in);
-  return run(fm::mine, p, in);
+  auto p = read(in);
+  p.threads = threads;
+  return run(operation, p, in, workspace);
 }
 
 // Also writes found[3]: the triplets listed, the first anchor not listed, the capacity it needs.
-size_t list_triplets(const py::args& args) {
+size_t list_triplets(const py::tuple& args, py::handle workspace, int threads) {
   Arguments in(args);
   fm::ListProblem p = read_list(in);
+  p.threads = threads;
   int64_t* found = in;
-  const size_t needed = run(fm::list_triplets, p, in);
+  const size_t needed = run(fm::list_triplets, p, in, workspace);
   found[0] = p.count;
   found[1] = p.end;
   found[2] = p.needed;
   return needed;
 }
 
-size_t triplet(const py::args& args) {
+size_t mined_triplet(const py::tuple& args, py::handle workspace, int threads) {
   Arguments in(args);
-  fm::TripletProblem p = read_triplet(in);
-  return run(fm::triplet, p, in);
+  auto [mined, p] = read_mined_triplet(in);
+  p.threads = threads;
+  const auto both = [&mined = mined](auto& loss) { return fm::mined_triplet(mined, loss); };
+  return run(both, p, in, workspace);
 }
 
-size_t mined_triplet(const py::args& args) {
-  Arguments in(args);
-  fm::MineProblem mined = read_mine(in);
-  fm::TripletProblem p = read_terms_of(mined, in);
-  return run([&](fm::TripletProblem& loss) { return fm::mined_triplet(mined, loss); }, p, in);
-}
-
-size_t dense(const py::args& args) {
-  Arguments in(args);
-  fm::DenseProblem p = read_dense(in);
-  return run(fm::dense, p, in);
-}
-
-size_t paired(const py::args& args) {
-  Arguments in(args);
-  fm::PairedProblem p = read_paired(in);
-  return run(fm::paired, p, in);
-}
-
-template <bool backward>
-size_t pairwise(const py::args& args) {
-  Arguments in(args);
-  fm::PairwiseProblem p = read_pairwise<backward>(in);
-  return run(backward ? fm::pairwise_backward : fm::pairwise, p, in);
-}
-
-// Reads a problem and runs it on a GPU.
+// Reads a problem and runs it on a GPU: the one of that index, in the order of that stream.
 template <auto read, auto operation>
-size_t on_gpu(const py::args& args) {
+size_t on_gpu(int index, uintptr_t stream, const py::tuple& args, py::handle workspace) {
   Arguments in(args);
-  const fm::Device device = read_device(in);
   auto p = read(in);
-  return run([=](auto& problem) { return operation(problem, device); }, p, in);
+  const fm::Device device{index, reinterpret_cast<void*>(stream)};
+  return run([=](auto& problem) { return operation(problem, device); }, p, in, workspace);
 }
 
 // Reads what chooses triplets, and their loss.
 template <auto read, auto operation>
-size_t loss_on_gpu(const py::args& args) {
+size_t loss_on_gpu(int index, uintptr_t stream, const py::tuple& args, py::handle workspace) {
   Arguments in(args);
-  const fm::Device device = read_device(in);
-  auto chosen = read(in);
-  fm::TripletProblem p = read_terms_of(chosen, in);
-  return run([&](fm::TripletProblem& loss) { return operation(chosen, loss, device); }, p, in);
+  auto [chosen, p] = read(in);
+  const fm::Device device{index, reinterpret_cast<void*>(stream)};
+  const auto both = [=, &chosen = chosen](auto& loss) { return operation(chosen, loss, device); };
+  return run(both, p, in, workspace);
 }
 
 void pair_products(py::handle rows, py::handle out) {
@@ -104,19 +84,19 @@ void pair_products(py::handle rows, py::handle out) {
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "FlashMetric's kernels. Private: use the functions of flashmetric.";
-  m.def("mine", &mine);
+  m.def("mine", &on_cpu<read_mine, fm::mine>);
   m.def("list_triplets", &list_triplets);
-  m.def("triplet", &triplet);
+  m.def("triplet", &on_cpu<read_triplet, fm::triplet>);
   m.def("mined_triplet", &mined_triplet);
-  m.def("dense", &dense);
-  m.def("paired", &paired);
-  m.def("pairwise", &pairwise<false>);
-  m.def("pairwise_backward", &pairwise<true>);
+  m.def("dense", &on_cpu<read_dense, fm::dense>);
+  m.def("paired", &on_cpu<read_paired, fm::paired>);
+  m.def("pairwise", &on_cpu<read_pairwise<false>, fm::pairwise>);
+  m.def("pairwise_backward", &on_cpu<read_pairwise<true>, fm::pairwise_backward>);
   m.def("cuda_mine", &on_gpu<read_mine, fm::cuda_mine>);
   m.def("cuda_list_triplets", &on_gpu<read_cuda_list, fm::cuda_list_triplets>);
-  m.def("cuda_listed_triplet", &loss_on_gpu<read_cuda_list, fm::cuda_listed_triplet>);
+  m.def("cuda_listed_triplet", &loss_on_gpu<read_listed_triplet, fm::cuda_listed_triplet>);
   m.def("cuda_triplet", &on_gpu<read_triplet, fm::cuda_triplet>);
-  m.def("cuda_mined_triplet", &loss_on_gpu<read_mine, fm::cuda_mined_triplet>);
+  m.def("cuda_mined_triplet", &loss_on_gpu<read_mined_triplet, fm::cuda_mined_triplet>);
   m.def("cuda_dense", &on_gpu<read_dense, fm::cuda_dense>);
   m.def("cuda_paired", &on_gpu<read_paired, fm::cuda_paired>);
   m.def("cuda_pairwise", &on_gpu<read_pairwise<false>, fm::cuda_pairwise>);
@@ -126,6 +106,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     raise(fm::cuda::path(major, minor, name));
     return name;
   });
+  m.def("usual_device", &fm::bindings::usual_device);
   m.def("counters", [] {
     py::dict named;
     for (const auto& [name, count] : fm::counters()) named[py::str(name)] = count;

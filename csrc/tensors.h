@@ -37,7 +37,7 @@ struct DLTensor {
   int64_t *shape, *strides;
   uint64_t byte_offset;
 };
-constexpr uint8_t kFloat = 2, kBfloat = 4;  // codes
+constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4;  // codes
 
 struct ExchangeApi {
   uint32_t major, minor;
@@ -112,13 +112,34 @@ inline TensorView by_dlpack(const dlpack::ExchangeApi& api, py::handle tensor) {
 // For tests: look at attributes even where DLPack would do.
 inline std::atomic<bool> attributes_only{false};
 
+inline const dlpack::ExchangeApi* functions_of(py::handle tensor) {
+  return attributes_only ? nullptr : dlpack::api_of(tensor);
+}
+
 inline TensorView view_of(py::handle tensor) {
   if (tensor.is_none()) return {};
-  const dlpack::ExchangeApi* api = attributes_only ? nullptr : dlpack::api_of(tensor);
+  const dlpack::ExchangeApi* const api = functions_of(tensor);
   TensorView view = api == nullptr ? by_attributes(tensor) : by_dlpack(*api, tensor);
   static double somewhere = 0;
   if (view.data == nullptr) view.data = &somewhere;
   return view;
+}
+
+// Whether these are rows and the class ids of just as many, of the usual dtypes, on one device: the
+// kind of device as DLPack counts them, 1 = CPU; 0 where anything else has to be looked at closer.
+inline int usual_device(py::handle embeddings, py::handle labels) {
+  const dlpack::ExchangeApi* const api = functions_of(embeddings);
+  if (api == nullptr || functions_of(labels) != api) return 0;
+  dlpack::DLTensor rows{}, ids{};
+  if (api->look_at(embeddings.ptr(), &rows) != 0 || api->look_at(labels.ptr(), &ids) != 0) {
+    PyErr_Clear();  // of no memory, sparse, or in a wrapper
+    return 0;
+  }
+  const bool floats = rows.code == dlpack::kFloat || rows.code == dlpack::kBfloat;
+  const bool one_device = rows.device_type == ids.device_type && rows.device_id == ids.device_id;
+  const bool usual = rows.ndim == 2 && floats && rows.bits >= 16 && ids.ndim == 1 &&
+                     ids.code == dlpack::kInt && ids.bits == 64 && ids.shape[0] == rows.shape[0];
+  return usual && one_device ? rows.device_type : 0;
 }
 
 }  // namespace flashmetric::bindings

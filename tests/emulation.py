@@ -134,9 +134,9 @@ def in_place_of_the_cpu(module: Any, patch: pytest.MonkeyPatch) -> Iterator[Any]
     """While it lasts, ops that a GPU has run on the emulated one, whose tensors are the host's."""
 
     def run(kernel: Any, _: torch.device, arguments: tuple[Any, ...]) -> None:
-        needed = kernel(0, 0, *arguments, None, 1)
+        needed = kernel(0, 0, arguments, None)
         scratch = torch.empty(needed, dtype=torch.uint8)
-        kernel(0, 0, *arguments, scratch, 1)
+        kernel(0, 0, arguments, scratch)
 
     patch.setattr(cuda, "_C", module)
     patch.setattr(cuda, "_run", run)

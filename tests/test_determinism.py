@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compare import assert_same_bits
 from flashmetric import _C
-from flashmetric._ops import calls
+from flashmetric._ops import cpu
 from keys_data import hard_rows
 from op_db import FUSED, OP, cases
 from samples import Sample, class_batch
@@ -113,7 +113,7 @@ def test_what_scratch_memory_holds_does_not_matter(op, filling):
     for row in op.rows:
         sample = op.sample({**row, "shape": "97x24"}, torch.float32)
         expected = _everything(op, sample)
-        calls._kept.scratch.fill_(filling)
+        cpu._kept.scratch.fill_(filling)
         _assert_equal_results(op, sample, expected)
 
 

@@ -47,6 +47,7 @@ POLICIES = {
     *("key_form.h", "certificate.h", "exact_sum.h", "dense_terms.h", "triplet_range.h"),
 }
 API = "flashmetric.h"
+KNOW_PYTHON = ("bindings.cpp", "arguments.h", "tensors.h")
 HOOKS = "test_hooks.h"
 # What the top-level files of csrc may include of ours; a folder may also include itself.
 CPP_LAYERS = {
@@ -54,8 +55,17 @@ CPP_LAYERS = {
     "cpu/isa.cpp": {API, HOOKS} | POLICIES,
     "cpu/narrow_kernels.cpp": {API, HOOKS} | POLICIES,
     HOOKS: {API},
-    "arguments.h": {API, "cuda.h"},
-    "dispatch.cpp": {API, "cuda.h", "names.h", "list_rules.h", "cpu/isa.h", "cpu/kernels.h"},
+    "arguments.h": {API, "cuda.h", "tensors.h"},
+    "tensors.h": {API},
+    "dispatch.cpp": {
+        API,
+        "arena.h",
+        "cuda.h",
+        "names.h",
+        "list_rules.h",
+        "cpu/isa.h",
+        "cpu/kernels.h",
+    },
     "names.cpp": {API, "names.h"} | POLICIES,
     "cuda.h": {API, "names.h"},
     "names.h": {API},
@@ -117,7 +127,9 @@ def forbidden_includes(path: str, names: list[str]) -> list[str]:
 
     def fine(name: str) -> bool:
         if name.startswith(("torch", "ATen", "c10", "pybind11", "Python")):
-            return path in ("bindings.cpp", "arguments.h") and name.startswith("pybind11")
+            return path in ("bindings.cpp", "arguments.h", "tensors.h") and name.startswith(
+                "pybind11"
+            )
         standard = "/" not in name and "." not in name
         toolkit = folder == "cuda/" and name.startswith(("cub/", "cuda/std/"))
         inside = bool(folder and name.startswith(folder))

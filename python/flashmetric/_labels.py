@@ -31,13 +31,15 @@ def class_keys(labels: Tensor) -> Tensor:
         return (labels.double() + 0.0).view(torch.int64)  # + 0.0: 0.0 and -0.0 are one class
     if labels.dtype == torch.uint64:
         labels = labels.view(torch.int64)
-    return (labels if labels.dtype == torch.int64 else labels.to(torch.int64)).contiguous()
+    return labels.to(torch.int64).contiguous()
 
 
 def compared(
     labels: Tensor, relation: str, ignore_label: float | None
 ) -> tuple[Tensor, Tensor | None]:
     """What the relation compares: int64 keys, or uint8 of 0 and 1. And which rows are kept."""
+    if labels.dtype is torch.int64 and ignore_label is None and relation != "multi_hot":
+        return labels.contiguous(), None
     if relation == "mask":
         return labels.contiguous().view(torch.uint8), None
     if relation == "multi_hot":

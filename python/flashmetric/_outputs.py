@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 HALF = (torch.float16, torch.bfloat16)
+_ROW_BY_ROW = torch.contiguous_format
 
 
 def loss_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -84,13 +85,11 @@ def _loss(
     with_stats: bool,
 ) -> list[Tensor]:
     first = sets[0]
-    dtype = loss_dtype(first.dtype)
+    dtype = first.dtype if first.dtype not in HALF else torch.float32
     outputs = [first.new_empty((n,) if reduction == "none" else (), dtype=dtype)]
-    outputs += [
-        torch.empty_like(rows, dtype=dtype, memory_format=torch.contiguous_format)
-        for rows, want in zip(sets, wanted, strict=True)
-        if want and rows is not None
-    ]
+    for rows, want in zip(sets, wanted, strict=True):
+        if want and rows is not None:
+            outputs.append(torch.empty_like(rows, dtype=dtype, memory_format=_ROW_BY_ROW))
     if with_stats:
         outputs.append(first.new_empty(7, dtype=torch.float64))
     return outputs
@@ -104,7 +103,7 @@ def paired(x: Tensor, _: Tensor | None, index_x: Tensor | None, *__: Any) -> Ten
 def paired_backward(x: Tensor, r: Tensor | None, *options: Any) -> list[Tensor]:
     """The gradient of each side that is wanted."""
     return [
-        torch.empty_like(rows, dtype=loss_dtype(x.dtype), memory_format=torch.contiguous_format)
+        torch.empty_like(rows, dtype=loss_dtype(x.dtype), memory_format=_ROW_BY_ROW)
         for rows, want in zip((x, r), options[-1], strict=True)
         if want and rows is not None
     ]
@@ -120,7 +119,7 @@ def pairwise_backward(
 ) -> list[Tensor]:
     """The gradient of each side that is wanted, as zeros: the kernel adds."""
     return [
-        torch.zeros_like(rows, dtype=cotangent.dtype, memory_format=torch.contiguous_format)
+        torch.zeros_like(rows, dtype=cotangent.dtype, memory_format=_ROW_BY_ROW)
         for rows, want in zip((x, y), options[-1], strict=True)
         if want and rows is not None
     ]

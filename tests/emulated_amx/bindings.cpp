@@ -33,16 +33,17 @@ const KernelTable table{mine_in_float32, nullptr, nullptr, nullptr, nullptr, nul
 
 namespace {
 
-size_t mine(const py::args& args) {
+size_t mine(const py::tuple& args, py::handle workspace, int threads) {
   Arguments in(args);
   auto problem = read_mine(in);
+  problem.threads = threads;
   const auto one = [](fm::MineProblem& given) -> fm::Status {
     fm::Names names;
     if (fm::Status status = fm::resolve(given, names); !status.empty()) return status;
     fm::cpu::amx::mine(given, names);
     return {};
   };
-  return run(one, problem, in);
+  return run(one, problem, in, workspace);
 }
 
 void pair_products(py::handle rows, py::handle out) {

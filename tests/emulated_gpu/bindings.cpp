@@ -39,40 +39,35 @@ fm::Names names_of(const Problem& problem) {
 // Reads a problem and runs it.
 template <class Read, class Run>
 auto bound(const Read& read, const Run& run_problem) {
-  return [=](const py::args& args) {
+  return [=](int, uintptr_t, const py::tuple& args, py::handle workspace) {
     Arguments in(args);
-    const fm::Device device = read_device(in);
     auto problem = read(in);
     const fm::Names names = names_of(problem);
-    const auto one = [&](auto& given) { return run_problem(given, names, device); };
-    return run(one, problem, in);
+    const auto one = [&](auto& given) { return run_problem(given, names, fm::Device{}); };
+    return run(one, problem, in, workspace);
   };
 }
 
-size_t mined_triplet(const py::args& args) {
+size_t mined_triplet(int, uintptr_t, const py::tuple& args, py::handle workspace) {
   Arguments in(args);
-  const fm::Device device = read_device(in);
-  fm::MineProblem mined = read_mine(in);
-  fm::TripletProblem problem = read_terms_of(mined, in);
+  auto [mined, problem] = read_mined_triplet(in);
   fm::Names names = names_of(problem);
   names.mining = names_of(mined).mining;
-  const auto both = [&](fm::TripletProblem& loss) {
-    return fm::cuda::mined_triplet(mined, loss, names, device);
+  const auto both = [&, &mined = mined](fm::TripletProblem& loss) {
+    return fm::cuda::mined_triplet(mined, loss, names, fm::Device{});
   };
-  return run(both, problem, in);
+  return run(both, problem, in, workspace);
 }
 
-size_t listed_triplet(const py::args& args) {
+size_t listed_triplet(int, uintptr_t, const py::tuple& args, py::handle workspace) {
   Arguments in(args);
-  const fm::Device device = read_device(in);
-  fm::ListProblem lists = read_cuda_list(in);
-  fm::TripletProblem problem = read_terms_of(lists, in);
+  auto [lists, problem] = read_listed_triplet(in);
   fm::Names names = names_of(problem);
   names.mining = names_of(lists).mining;
-  const auto both = [&](fm::TripletProblem& loss) {
-    return fm::cuda::listed_triplet(lists, loss, names, device);
+  const auto both = [&, &lists = lists](fm::TripletProblem& loss) {
+    return fm::cuda::listed_triplet(lists, loss, names, fm::Device{});
   };
-  return run(both, problem, in);
+  return run(both, problem, in, workspace);
 }
 
 }  // namespace

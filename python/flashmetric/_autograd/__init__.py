@@ -17,11 +17,13 @@ from .batch import (
     online_contrastive,
 )
 from .formula import Formula, PairFormula
+from .known import KnownCalls
 from .pairs import paired, pairwise
 from .triplet import mined_triplet, triplet
 
 __all__ = [
     "Formula",
+    "KnownCalls",
     "PairFormula",
     "apart",
     "contrastive",

@@ -175,13 +175,13 @@ class _BatchLoss(Function):
         if grad_loss is None:
             return (None,) * 6
         saved = ctx.saved_tensors  # may be read once only: activation checkpointing
-        needed = ctx.needs_input_grad[:2]
         if ctx.options[-1] == "none":
+            needed = ctx.needs_input_grad[:2]
             run = getattr(_ops, ctx.kernel)
             found = run(*saved, grad_loss, *ctx.options, needed, False)
             grads = by_input(found[1:], needed)
         else:
-            grads = scaled(saved[2:], needed, grad_loss)
+            grads = scaled(saved[2:], grad_loss)
         return *finished(ctx.op, grads, saved[:2]), None, None, None, None
 
     @staticmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from flashmetric._compat import apply_of, functorch_is_active, graph_is_kept, is_compiling
+from flashmetric._outputs import HALF
 
 __all__ = ["MaybeTensors", "by_input", "finished", "scaled", "wanted_of"]
 
@@ -59,13 +60,13 @@ def by_input(found: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | N
     return [next(remaining) if want else None for want in wanted]
 
 
-def scaled(kept: MaybeTensors, needed: Sequence[bool], grad_loss: Tensor) -> list[Tensor | None]:
+def scaled(kept: MaybeTensors, grad_loss: Tensor) -> list[Tensor | None]:
     """Each gradient * grad_loss: the same memory where that is 1 and nobody can ask again.
 
     That is `loss.backward()`; the copy it saves is 3 % of a call at 4096 x 128. Only on the CPU,
     where reading the factor waits for nothing.
     """
-    as_it_is = (
+    if (
         type(grad_loss) is Tensor
         and grad_loss.is_cpu
         and not torch.is_grad_enabled()
@@ -73,20 +74,16 @@ def scaled(kept: MaybeTensors, needed: Sequence[bool], grad_loss: Tensor) -> lis
         and not functorch_is_active()
         and not graph_is_kept()
         and grad_loss.item() == 1
-    )
-    return [
-        None if not need else each if as_it_is else each * grad_loss  # type: ignore[operator]
-        for each, need in zip(kept, needed, strict=True)
-    ]
+    ):
+        return [*kept]
+    return [None if each is None else each * grad_loss for each in kept]
 
 
 def finished(op: str, grads: list[Tensor | None], rows: MaybeTensors) -> Sequence[Tensor | None]:
     """Gradients in the dtype of their rows, guarded against a second derivative."""
-    for i, grad in enumerate(grads):
-        if grad is not None:
-            dtype = rows[i].dtype  # type: ignore[union-attr]
-            if grad.dtype != dtype:
-                grads[i] = grad.to(dtype)
+    dtype = rows[0].dtype  # type: ignore[union-attr]
+    if dtype in HALF:
+        grads = [None if each is None else each.to(dtype) for each in grads]
     if torch.is_grad_enabled():  # create_graph=True, or torch.func
         needed = [grad is not None for grad in grads]
         found, inputs = ([each for each in some if each is not None] for some in (grads, rows))

@@ -47,7 +47,7 @@ def _triplet_loss(
     number, values = margin_of(margin, 0.0 if formula.soft_margin else 1.0)
     wanted = wanted_of(rows, formula.reduction)
     tensors, numbers = (*tensors, values, weights), (number, *options)
-    outputs = _apply_triplet_loss(*rows, tensors, rule, numbers, (wanted, with_stats, op))
+    outputs = apply_triplet_loss(*rows, tensors, rule, numbers, (wanted, with_stats, op))
     return outputs[0], outputs[1 + sum(wanted)] if with_stats else outputs[0]
 
 
@@ -73,26 +73,27 @@ class _TripletLoss(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *rows, tensors, rule, ctx.formula, (wanted, _, ctx.op) = inputs
+        anchor_rows, positive_rows, negative_rows, tensors, rule, formula, request = inputs
+        ctx.formula, ctx.op = formula, request[-1]
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)  # else each output without a gradient gets a zero for one
-        if ctx.formula[-1] != "none":
-            kept = by_input(output[1:], wanted)
+        if formula[-1] != "none":
+            kept = by_input(output[1:], request[0])
         else:
             kept = [*((None, *output[-2:]) if rule else tensors[:3]), *tensors[3:]]
-        ctx.save_for_backward(*rows, *kept)
+        ctx.save_for_backward(anchor_rows, positive_rows, negative_rows, *kept)
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad_loss is None:
             return (None,) * 7
         saved = ctx.saved_tensors  # may be read once only: activation checkpointing
-        needed = ctx.needs_input_grad[:3]
         if ctx.formula[-1] == "none":
+            needed = ctx.needs_input_grad[:3]
             found = _ops.triplet(*saved, grad_loss, *ctx.formula, needed, False)
             grads = by_input(found[1:], needed)
         else:
-            grads = scaled(saved[3:6], needed, grad_loss)
+            grads = scaled(saved[3:6], grad_loss)
         return *finished(ctx.op, grads, saved[:3]), None, None, None, None
 
     @staticmethod
@@ -100,4 +101,4 @@ class _TripletLoss(Function):
         _ops.refuse_vmap()
 
 
-_apply_triplet_loss = apply_of(_TripletLoss)
+apply_triplet_loss = apply_of(_TripletLoss)

@@ -31,7 +31,7 @@ from flashmetric._compat import is_watched, is_wrapped
 
 from . import cpu, cuda, extremes, listed
 from . import dense as dense_ops
-from .calls import WHY_NO_KERNELS
+from .calls import WHY_NO_KERNELS, usual_device
 
 __all__ = [
     "apart",
@@ -48,6 +48,7 @@ __all__ = [
     "pairwise_backward",
     "refuse_vmap",
     "triplet",
+    "usual_device",
     "why_not_fused",
 ]
 
@@ -199,9 +200,9 @@ def forward(name: str, query: torch.Tensor, *args: Any) -> Any:
     torch.func, which only the dispatcher unwraps.
     """
     watched = is_watched() or bool(WHY_NO_KERNELS)
-    if watched or type(query) is not torch.Tensor or not query.is_cpu or is_wrapped(query):
-        return getattr(torch.ops.flashmetric, name).default(query, *args)
-    return _ON_CPU[name](query, *args)
+    if not watched and type(query) is torch.Tensor and query.is_cpu and not is_wrapped(query):
+        return _ON_CPU[name](query, *args)
+    return getattr(torch.ops.flashmetric, name).default(query, *args)
 
 
 def why_not_fused(device: torch.device, kernel: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,16 +15,9 @@ from torch import Tensor
 from flashmetric import _outputs
 from flashmetric._compat import raw_stream
 
-from .calls import (
-    WHY_NO_KERNELS,
-    both,
-    list_call,
-    mine_of,
-    mined_triplet_of,
-    terms_of,
-    triplet_of,
-)
-from .dense import dense_of, semihard_of
+from . import triplets
+from .calls import WHY_NO_KERNELS, Device, both, list_call, numbers
+from .dense import NO_SEMIHARD, SemiHard, dense_of, semihard_of
 from .pairs import PairOps
 
 with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
@@ -47,32 +41,27 @@ def _run(kernel: Callable[..., int], device: torch.device, arguments: tuple[Any,
     """Calls the kernel with as much scratch memory as it asks for."""
     index = device.index
     place = (index, raw_stream(index))
-    needed = kernel(*place, *arguments, None, 1)
-    scratch = torch.empty(needed, dtype=torch.uint8, device=device)
-    kernel(*place, *arguments, scratch, 1)
+    needed = kernel(*place, arguments, None)
+    kernel(*place, arguments, torch.empty(needed, dtype=torch.uint8, device=device))
 
 
-def mine(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    found, arguments = mine_of(_rows_of, query, *rest)
-    _run(_C.cuda_mine, query.device, arguments)
-    return found
+def _run_named(name: str, where: Tensor, arguments: tuple[Any, ...]) -> None:
+    _run(getattr(_C, f"cuda_{name}"), where.device, arguments)
 
 
-def triplet(anchor_rows: Tensor, *rest: Any) -> list[Tensor]:
-    outputs, arguments = triplet_of(_rows_of, anchor_rows, *rest)
-    _run(_C.cuda_triplet, anchor_rows.device, arguments)
-    return outputs
+DEVICE = Device(_rows_of, _run_named)
+PAIRS = PairOps(DEVICE)
+
+mine = partial(triplets.mine, DEVICE)
+triplet = partial(triplets.triplet, DEVICE)
+mined_triplet = partial(triplets.mined_triplet, DEVICE)
 
 
-def mined_triplet(query: Tensor, *rest: Any) -> list[Tensor]:
-    outputs, arguments = mined_triplet_of(_rows_of, query, *rest)
-    _run(_C.cuda_mined_triplet, query.device, arguments)
-    return outputs
-
-
-def dense(query: Tensor, ref: Tensor | None, *options: Any, **semihard: Any) -> list[Tensor]:
-    outputs, arguments = dense_of(query, ref, *options, **semihard)
-    _run(_C.cuda_dense, query.device, arguments)
+def dense(
+    query: Tensor, ref: Tensor | None, *options: Any, semihard: SemiHard = NO_SEMIHARD
+) -> list[Tensor]:
+    outputs, arguments = dense_of(query, ref, *options, semihard=semihard)
+    _run_named("dense", query, arguments)
     return outputs
 
 
@@ -94,7 +83,7 @@ def _listing(
     seed is drawn on the CPU."""
     *tensors, hardness, seed = options[:6]
     chosen = (*tensors, None, None if seed is None else int(seed), *options[6:])
-    arguments = list_call(both(_rows_of, query, ref), chosen)
+    arguments = list_call(both(_rows_of, query, ref), *chosen)
     return arguments, None if hardness is None else hardness.double()
 
 
@@ -108,7 +97,7 @@ def list_triplets(
     def listed(capacity: int) -> list[Tensor]:
         lists = [query.new_empty(capacity, dtype=torch.int64) for _ in range(3)]
         window = (0, capacity, *lists, hardness, total)
-        _run(_C.cuda_list_triplets, query.device, (*arguments, *window))
+        _run_named("list_triplets", query, (*arguments, *window))
         return lists
 
     lists = listed(_FEW * n)
@@ -131,14 +120,8 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
     arguments, of_device = _listing(query, ref, listing)
     formula = (margin, distance, normalize, soft_margin, False, rule[-1])
     request = (reduction, [*wanted, False], with_stats)
-    terms = terms_of((*by_anchor, *formula, *request), outputs, True)
+    margins, weights, cotangent = by_anchor
+    terms = (numbers(margins), numbers(weights), cotangent, *formula, *request, outputs)
     no_list = (0, 0, None, None, None, of_device, None)
-    _run(_C.cuda_listed_triplet, query.device, (*arguments, *no_list, *terms))
+    _run_named("listed_triplet", query, (*arguments, *no_list, *terms))
     return outputs
-
-
-def _run_pairs(name: str, device: torch.device, arguments: tuple[Any, ...]) -> None:
-    _run(getattr(_C, f"cuda_{name}"), device, arguments)
-
-
-PAIRS = PairOps(_rows_of, _run_pairs)

@@ -3,50 +3,39 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
 
 from flashmetric import _outputs
 
-from .calls import both, by_role, comparison_of, numbers, rows_of, run
-
-with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
-    from flashmetric import _C
-
+from .calls import both, comparison_of, numbers, rows_of
+from .cpu import DEVICE
 
 # Of the loss "semihard" only: drop_without_semihard, uncovered, and where it says `refused`.
 SemiHard = tuple[bool, bool, Tensor | None]
-_NO_SEMIHARD: SemiHard = (False, False, None)
+NO_SEMIHARD: SemiHard = (False, False, None)
 
 
 def dense_of(
-    query: Tensor, ref: Tensor | None, *options: Any, semihard: SemiHard = _NO_SEMIHARD
+    query: Tensor, ref: Tensor | None, *options: Any, semihard: SemiHard
 ) -> tuple[list[Tensor], tuple[Any, ...]]:
     """Loss, wanted gradients and statistics; the arguments that fill them."""
-    comparison, (mining_margins, margins, bounds, weights, cotangent) = options[:3], options[3:8]
-    relation, ignore_label, loss, margin, mining_margin, *formula = options[8:]
-    soft_margin, *rule, factor, distance, normalize, reduction, wanted, with_stats = formula
-    outputs = _outputs.batch_loss(query, ref, reduction, wanted, with_stats)
-    metric = (relation, ignore_label, distance, normalize)
-    arguments = comparison_of(both(rows_of, query, ref), comparison, metric)
-    given = (
-        *(margin, numbers(margins), mining_margin, numbers(mining_margins)),
-        *(soft_margin, *semihard, *rule, factor, numbers(bounds), numbers(weights)),
-        *(reduction, cotangent),
-    )
-    stats = outputs[-1] if with_stats else None
-    results = (outputs[0], *by_role(outputs[1:], wanted), stats)
-    return outputs, (loss, *arguments, *given, *results)
+    mining_margins, margins, bounds, weights, cotangent = options[3:8]
+    relation, ignore_label, loss, *formula = options[8:]
+    outputs = _outputs.batch_loss(query, ref, *formula)
+    rows = both(rows_of, query, ref)
+    comparison = comparison_of(rows, options[:3], relation, ignore_label)
+    given = [numbers(each) for each in (mining_margins, margins, bounds, weights)]
+    return outputs, (*comparison, loss, *semihard, *given, cotangent, *formula, outputs)
 
 
 def dense(
-    query: Tensor, ref: Tensor | None, *options: Any, semihard: SemiHard = _NO_SEMIHARD
+    query: Tensor, ref: Tensor | None, *options: Any, semihard: SemiHard = NO_SEMIHARD
 ) -> list[Tensor]:
     """On the CPU."""
     outputs, arguments = dense_of(query, ref, *options, semihard=semihard)
-    run(_C.dense, arguments)
+    DEVICE.run("dense", query, arguments)
     return outputs
 
 
@@ -58,4 +47,3 @@ def semihard_of(*options: Any) -> tuple[tuple[Any, ...], tuple[bool, bool]]:
     formula = (margin, 0.0, soft_margin, 1.0, False, 2, 1.0, distance, normalize)
     tensors = (*comparison, None, numbers[0], None, *numbers[1:])
     return (*tensors, relation, ignore_label, mining, *formula, *request), (drop, uncovered)
-

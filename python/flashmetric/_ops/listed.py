@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,11 +11,9 @@ from torch import Tensor
 
 from flashmetric import _outputs
 
-from .calls import both, list_call, rows_of, run, terms_of
+from .calls import both, list_call, numbers, rows_of
+from .cpu import DEVICE
 from .dense import dense, semihard_of
-
-with suppress(ImportError):  # calls.WHY_NO_KERNELS says so, and nothing here is called
-    from flashmetric import _C
 
 # Triplets listed at a time: 24 MiB of indices. An anchor that forms more by itself raises it.
 _PART = 2**20
@@ -43,13 +40,13 @@ def parts(
     *tensors, hardness, seed = options[:6]
     moved = None if hardness is None else float(hardness)
     chosen = (*tensors, moved, None if seed is None else int(seed), *options[6:])
-    arguments = list_call(both(rows_of, query, ref), chosen, for_loss=for_loss)
+    arguments = list_call(both(rows_of, query, ref), *chosen, for_loss=for_loss)
     begin, n = 0, query.shape[0]
     capacity = min(_PART, _FEW * n)
     found = torch.zeros(3, dtype=torch.int64)
     while begin < n:
         lists = tuple(torch.empty(capacity, dtype=torch.int64) for _ in range(3))
-        run(_C.list_triplets, (*arguments, begin, capacity, *lists, found))
+        DEVICE.run("list_triplets", query, (*arguments, begin, capacity, *lists, found))
         count, end, needed = found.tolist()
         if end < 0:
             raise Dense
@@ -76,7 +73,7 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
     rows, uncovered = (*both(rows_of, query, ref), None), rule[-1]
 
     def evaluate(part: Part, reduction: str) -> _Sum:
-        anchor, positive, negative = part
+        anchor = part[0]
         values = [
             each[anchor] if each is not None and each.ndim else each
             for each in (margin_values, weights, cotangent)
@@ -85,8 +82,9 @@ def listed_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Ten
         request = (reduction, [*wanted, False], with_stats)
         found = _outputs.triplet(query, ref, None, anchor, *request)
         totals = torch.zeros(3, dtype=torch.float64)
-        terms = terms_of((*values, *formula, *request), found, True, totals)
-        run(_C.triplet, (distance, normalize, *rows, anchor, positive, negative, *terms))
+        margins, factors, cotangents = values
+        given = (numbers(margins), numbers(factors), cotangents, *formula, *request)
+        DEVICE.run("triplet", query, (*rows, *part, *given, found, True, totals))
         if reduction == "none":
             terms, found[0] = found[0], query.new_zeros(query.shape[0], dtype=found[0].dtype)
             found[0].index_add_(0, anchor, terms)

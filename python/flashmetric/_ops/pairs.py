@@ -3,21 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from flashmetric import _outputs
 
-from .calls import Rows, both, by_role
+from .calls import Device, Rows, both
+
 
 class PairOps(NamedTuple):
-    """The ops of a device: how its kernels read rows, and what runs the kernel of a name."""
-
-    as_rows: Callable[[Tensor], Tensor]
-    run: Callable[[str, torch.device, tuple[Any, ...]], None]
+    device: Device
 
     def paired(
         self,
@@ -28,7 +24,7 @@ class PairOps(NamedTuple):
         *metric: Any,
     ) -> Tensor:
         out = _outputs.paired(x, r, index_x, index_r)
-        self._run_paired((x, r), (index_x, index_r), metric, (None, out, None, None))
+        self._run_paired((x, r), (index_x, index_r), metric, None, (out, None, None))
         return out
 
     def paired_backward(
@@ -42,8 +38,9 @@ class PairOps(NamedTuple):
     ) -> list[Tensor]:
         *metric, wanted = options
         grads = _outputs.paired_backward(x, r, wanted)
-        results = (cotangent, None, *by_role(grads, wanted))
-        self._run_paired((x, r), (index_x, index_r), (*metric,), results)
+        found = iter(grads)
+        targets = [next(found) if want else None for want in wanted]
+        self._run_paired((x, r), (index_x, index_r), (*metric,), cotangent, (None, *targets))
         return grads
 
     def _run_paired(
@@ -51,15 +48,16 @@ class PairOps(NamedTuple):
         sides: Rows,
         index: tuple[Tensor | None, Tensor | None],
         metric: tuple[Any, ...],
+        cotangent: Tensor | None,
         results: tuple[Tensor | None, ...],
     ) -> None:
         places = [None if each is None else each.contiguous() for each in index]
-        arguments = (*metric, *both(self.as_rows, *sides), *places, *results)
-        self.run("paired", sides[0].device, arguments)
+        arguments = (*both(self.device.as_rows, *sides), *places, cotangent, *metric, *results)
+        self.device.run("paired", sides[0], arguments)
 
     def pairwise(self, x: Tensor, y: Tensor | None, *metric: Any) -> Tensor:
         out = _outputs.pairwise(x, y)
-        self.run("pairwise", x.device, (*metric, *both(self.as_rows, x, y), out))
+        self.device.run("pairwise", x, (*both(self.device.as_rows, x, y), *metric, out))
         return out
 
     def pairwise_backward(
@@ -67,10 +65,11 @@ class PairOps(NamedTuple):
     ) -> list[Tensor]:
         *metric, wanted = options
         grads = _outputs.pairwise_backward(x, y, cotangent, wanted)
-        rows, others = both(self.as_rows, x, y)
+        rows, others = both(self.device.as_rows, x, y)
 
         def add(grad: Tensor, sides: Rows, cotangent: Tensor, *roles: bool) -> None:
-            self.run("pairwise_backward", x.device, (*metric, *sides, *roles, cotangent, grad))
+            arguments = (*sides, cotangent, *metric, *roles, grad)
+            self.device.run("pairwise_backward", x, arguments)
 
         if wanted[0]:  # roles: swapped, mirrored
             add(grads[0], (rows, others), cotangent, False, y is None)

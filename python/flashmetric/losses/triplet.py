@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ __all__ = ["triplet_loss"]
 
 # The op of a rule: rules that are sums over all triplets are dense, and those of others listed.
 _OPS = {"hard": "mined_triplet", **dict.fromkeys((*SETS, "soft"), "dense")}
+
+_known = _autograd.KnownCalls()
 
 
 class _Options(RuleKeywords, ComparisonKeywords, total=False):
@@ -194,20 +196,42 @@ def triplet_loss(
         >>> triplet_loss(embeddings, labels, mining="all", reduction="none").tolist()
         [0.0, 3.0, 0.0, 0.0]
     """
-    op = "triplet_loss"
-    options = _validate.RuleOptions(
+    words = (
         *(mining, fallback, hardness, mining_margin, positive_mining, negative_mining),
-        *(n_negatives, generator, temperature, detach_weights),
+        *(n_negatives, generator, temperature, detach_weights, distance, normalize),
+        *(soft_margin, invalid, reduction, return_stats, impl),
+    )
+    alone = ref_embeddings is ref_labels is same_mask is self_index is weights is None
+    flags = type(normalize) is type(soft_margin) is type(return_stats) is type(detach_weights)
+    if alone and ignore_label is None and flags and type(normalize) is bool:
+        known = _known.find(words, embeddings, labels, margin)
+        if known is not None:
+            return known(embeddings, labels, margin)
+    given = Comparison(
+        embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
+    )
+    return _checked(given, margin, weights, *words)
+
+
+def _checked(
+    given: Comparison,
+    margin: Schedulable | None,
+    weights: Tensor | None,
+    *words: Any,
+) -> Tensor | tuple[Tensor, Stats]:
+    """A call of which nothing is known yet."""
+    op = "triplet_loss"
+    options = _validate.RuleOptions(*words[:10])
+    mining, (distance, normalize, soft_margin, invalid, reduction, return_stats, impl) = (
+        words[0],
+        words[10:],
     )
     _validate.names(op, mining=mining, invalid=invalid, reduction=reduction)
     _validate.distance(op, distance)
     _validate.rule_words(op, options)
     _validate.counts_invalid(op, invalid, mining)
     _validate.flags(op, normalize=normalize, soft_margin=soft_margin, return_stats=return_stats)
-    _validate.flags(op, detach_weights=detach_weights)
-    given = Comparison(
-        embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
-    )
+    _validate.flags(op, detach_weights=options.detach_weights)
     given, (measure, normalize) = compared(op, given, distance, normalize)
     embeddings = given.embeddings
     margin = current(margin)
@@ -227,6 +251,7 @@ def triplet_loss(
         with_stats=return_stats,
     )
     if kernel == "mined_triplet":
+        _known.learn(words, op, given, formula, mining)
         loss, numbers = _autograd.mined_triplet(op, given, mining, formula)
     elif kernel == "dense":
         loss, numbers = _autograd.dense_triplet(op, given, rule, formula)
