@@ -99,6 +99,21 @@ def test_checks_still_refuse(case):
     assert str(caught.value) == f"[{name}] {case.message}"
 
 
+def test_rows_of_jaccard_are_looked_at_every_time():
+    rows = ROWS.abs()
+    first = triplet_loss(rows, LABELS, distance="jaccard")
+    assert torch.equal(triplet_loss(rows, LABELS, distance="jaccard"), first)
+    with pytest.raises(ValueError, match="embeddings must not be negative"):
+        triplet_loss(-rows, LABELS, distance="jaccard")
+
+
+@pytest.mark.parametrize("margin", [float("nan"), float("inf"), torch.tensor(float("nan")), "1"])
+def test_margins_are_looked_at_every_time(margin):
+    triplet_loss(ROWS, LABELS, margin=0.5)
+    with pytest.raises((ValueError, TypeError), match="margin must be"):
+        triplet_loss(ROWS, LABELS, margin=margin)
+
+
 def test_the_reference_and_statistics_are_not_learned():
     expected, stats = triplet_loss(ROWS, LABELS, return_stats=True)
     before = _C.counters()["mine"]

@@ -64,12 +64,13 @@ class _TripletLoss(Function):
         formula: tuple[Any, ...],
         request: tuple[list[bool], bool, str],
     ) -> tuple[Tensor, ...]:
-        rows, (wanted, with_stats, _) = (anchor_rows, positive_rows), request
+        wanted, with_stats, _ = request
+        options = (*formula, wanted, with_stats)
         if rule:
-            options = (*rule, *formula, wanted, with_stats)
-            return tuple(_ops.forward("mined_triplet", *rows, *tensors, *options))
-        options = (None, *formula, wanted, with_stats)
-        return tuple(_ops.forward("triplet", *rows, negative_rows, *tensors, *options))
+            op = "mined_triplet"
+            return tuple(_ops.forward(op, anchor_rows, positive_rows, *tensors, *rule, *options))
+        rows = (anchor_rows, positive_rows, negative_rows)
+        return tuple(_ops.forward("triplet", *rows, *tensors, None, *options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -221,11 +221,8 @@ def _checked(
 ) -> Tensor | tuple[Tensor, Stats]:
     """A call of which nothing is known yet."""
     op = "triplet_loss"
-    options = _validate.RuleOptions(*words[:10])
-    mining, (distance, normalize, soft_margin, invalid, reduction, return_stats, impl) = (
-        words[0],
-        words[10:],
-    )
+    options, mining = _validate.RuleOptions(*words[:10]), words[0]
+    distance, normalize, soft_margin, invalid, reduction, return_stats, impl = words[10:]
     _validate.names(op, mining=mining, invalid=invalid, reduction=reduction)
     _validate.distance(op, distance)
     _validate.rule_words(op, options)
@@ -251,7 +248,8 @@ def _checked(
         with_stats=return_stats,
     )
     if kernel == "mined_triplet":
-        _known.learn(words, op, given, formula, mining)
+        if distance != "jaccard":  # whose rows are looked at every time
+            _known.learn(words, op, given, formula, mining)
         loss, numbers = _autograd.mined_triplet(op, given, mining, formula)
     elif kernel == "dense":
         loss, numbers = _autograd.dense_triplet(op, given, rule, formula)
