@@ -21,6 +21,8 @@
 // than the instruction cache holds was five times as slow.
 #pragma once
 
+#include <type_traits>
+
 #include "../mining.h"
 #include "fragments.h"
 #include "row_gate.cuh"
@@ -42,10 +44,10 @@ struct TileRange {
 enum ColumnNumber : int { kStart, kShift, kColumnSlack, kColumnNumbers };
 
 // columns: their numbers, one kind `stride` after the other.
-template <class Miner, int slots, int blocks, int stride, class Memory, class Acc>
+template <class Miner, int slots, int blocks, int stride, class Rows, class Acc>
 struct TileGate {
   const MineState& state;
-  RowGate<slots, Memory>& rows;
+  Rows& rows;
   const float* columns;
   int32_t first;  // column of the tile
   const Acc& acc;
@@ -232,6 +234,20 @@ struct TileGate {
     }
     return true;
   }
+};
+
+// POLICY of a main loop: what it knows of its rows, and does with the sums of a tile. Rows begin in
+// registers, or in shared memory.
+template <class Miner>
+struct SeekExtremes {
+  using State = MineState;
+  // Whether nobody asks for what tiles find.
+  static FM_DEVICE bool idle(const MineState& state) { return state.all_by_keys(); }
+  template <int slots, int threads, bool registers>
+  using Rows =
+      RowGate<slots, std::conditional_t<registers, InRegisters<slots>, InShared<slots, threads>>>;
+  template <int slots, int blocks, int stride, class Rows, class Acc>
+  using Gate = TileGate<Miner, slots, blocks, stride, Rows, Acc>;
 };
 
 }  // namespace flashmetric::cuda

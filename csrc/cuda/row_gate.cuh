@@ -30,13 +30,17 @@ enum Field : int { kRow, kBegin, kLength, kSelf, kSlack, kReach, kCount, kFields
 // It is kept in registers, or, where those are short, in shared memory, [kFields][slots][threads].
 template <int slots>
 struct InRegisters {
+  static constexpr int kBytes = 0;  // of shared memory, for all threads
   int32_t word[kFields][slots];
+  FM_DEVICE void attach(int32_t*) {}
   FM_DEVICE int32_t get(int field, int slot) const { return word[field][slot]; }
   FM_DEVICE void set(int field, int slot, int32_t value) { word[field][slot] = value; }
 };
 template <int slots, int threads>
 struct InShared {
+  static constexpr int kBytes = kFields * slots * threads * static_cast<int>(sizeof(int32_t));
   int32_t* first;  // of this thread
+  FM_DEVICE void attach(int32_t* own) { first = own; }
   FM_DEVICE int32_t get(int field, int slot) const {
     return first[(field * slots + slot) * threads];
   }
@@ -48,10 +52,14 @@ struct InShared {
 // The rows of one thread.
 template <int slots, class Memory>
 struct RowGate {
+  static constexpr int kSharedBytes = Memory::kBytes;
   Memory memory;
   int32_t stream;                      // of this thread, the same for all of its rows
   float threshold[slots];              // of the negatives; kReach has that of the positives
   int32_t special_begin, special_end;  // columns outside are negatives of all rows of the warp
+
+  // Words of shared memory for the rows of all threads.
+  FM_DEVICE void attach(int32_t* shared, int thread) { memory.attach(shared + thread); }
 
   FM_DEVICE void start(const MineState& state, int slot, int32_t at) {
     const RankedSet& set = state.ranked[0];

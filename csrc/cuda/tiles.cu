@@ -7,11 +7,10 @@ namespace flashmetric::cuda {
 
 namespace {
 
-template <int stages>
-void launch(const MineState& state, cudaStream_t stream, Launches& launches) {
-  constexpr int bytes =
-      static_cast<int>(sizeof(MmaShared<stages>)) + 128;  // to start on a swizzled row
-  const auto kernel = reduce_tiles_mma<BatchHard, stages>;
+template <class Judge, int stages>
+void launch(const typename Judge::State& state, cudaStream_t stream, Launches& launches) {
+  constexpr int bytes = kMmaBytes<Judge, stages>;
+  const auto kernel = reduce_tiles_mma<Judge, stages>;
   static std::atomic<uint64_t> allowed{0};
   launches.note(allow_shared(kernel, bytes, allowed), "cudaFuncSetAttribute");
   const int rows = state.ranked[0].padded / kMmaRows;
@@ -19,16 +18,22 @@ void launch(const MineState& state, cudaStream_t stream, Launches& launches) {
   start(launches, "reduce_tiles_mma", kernel, grid, kMmaThreads, bytes, stream, state);
 }
 
+// With as many stages as there is memory for.
+template <class Judge>
+void launch_stages(const typename Judge::State& state, int shared_limit, cudaStream_t stream,
+                   Launches& launches) {
+  if (shared_limit >= kMmaBytes<Judge, 3>) {
+    launch<Judge, 3>(state, stream, launches);
+  } else {
+    launch<Judge, 2>(state, stream, launches);
+  }
+}
+
 }  // namespace
 
 void launch_tiles_mma(const MineState& state, int shared_limit, cudaStream_t stream,
                       Launches& launches) {
-  constexpr int three = static_cast<int>(sizeof(MmaShared<3>)) + 128;
-  if (shared_limit >= three) {
-    launch<3>(state, stream, launches);
-  } else {
-    launch<2>(state, stream, launches);
-  }
+  launch_stages<SeekExtremes<BatchHard>>(state, shared_limit, stream, launches);
 }
 
 }  // namespace flashmetric::cuda

@@ -133,14 +133,22 @@ struct MmaLoader {
   }
 };
 
-template <class Miner, int stages>
-FM_DEVICE void rank_by_mma(const MineState& state, MmaShared<stages>& shared,
+// The rows of all threads come behind the stages.
+template <class Judge>
+using MmaRows = typename Judge::template Rows<4, kMmaThreads, true>;
+template <class Judge, int stages>
+constexpr int kMmaBytes =  // 128 more, to start on a swizzled row
+    static_cast<int>(sizeof(MmaShared<stages>)) + MmaRows<Judge>::kSharedBytes + 128;
+
+template <class Judge, int stages>
+FM_DEVICE void rank_by_mma(const typename Judge::State& state, MmaShared<stages>& shared,
                            const MmaLoader<stages>& loader) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp_row = warp / 2 * 32;
   const int warp_column = warp % 2 * 64;
-  RowGate<4, InRegisters<4>> rows;
+  MmaRows<Judge> rows;
+  rows.attach(reinterpret_cast<int32_t*>(&shared + 1), static_cast<int>(threadIdx.x));
   rows.stream = (static_cast<int>(blockIdx.y) * 2 + warp % 2) * 4 + lane % 4;
 #pragma unroll
   for (int s = 0; s < 4; ++s) {
@@ -160,7 +168,7 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared<stages>& shared,
       sums.add_chunk(shared.stage[step % stages], warp_row, warp_column);
     }
     const int32_t first = loader.column_of(turn) + warp_column;
-    using Gate = TileGate<Miner, 4, 8, kMmaColumns, InRegisters<4>, MmaSums>;
+    using Gate = typename Judge::template Gate<4, 8, kMmaColumns, MmaRows<Judge>, MmaSums>;
     const Gate gate{state, rows, columns, first, sums};
     if (turn >= loader.survey) {
       gate.run();
@@ -175,14 +183,14 @@ FM_DEVICE void rank_by_mma(const MineState& state, MmaShared<stages>& shared,
 }
 
 // Grid: blocks of queries x splits of the references.
-template <class Miner, int stages>
+template <class Judge, int stages>
 __global__ void __launch_bounds__(kMmaThreads, 1)
-    reduce_tiles_mma(const __grid_constant__ MineState state) {
+    reduce_tiles_mma(const __grid_constant__ typename Judge::State state) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ char memory[];
   await_inputs();
   const TileRange range(state.ranked[1].padded / kMmaColumns);
-  if (range.begin >= range.end) return;
+  if (range.begin >= range.end || Judge::idle(state)) return;
   auto& shared =
       *reinterpret_cast<MmaShared<stages>*>(memory + (128 - shared_address(memory) % 128) % 128);
   const int32_t tiles = range.end - range.begin;
@@ -193,7 +201,7 @@ __global__ void __launch_bounds__(kMmaThreads, 1)
                                  tiles,
                                  ::min(state.survey_tiles, tiles),
                                  static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
-  rank_by_mma<Miner, stages>(state, shared, loader);
+  rank_by_mma<Judge, stages>(state, shared, loader);
 #endif
 }
 

@@ -5,7 +5,10 @@
 
 namespace flashmetric::cuda {
 
-void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& launches) {
+namespace {
+
+template <class Judge>
+void launch(const typename Judge::State& state, cudaStream_t stream, Launches& launches) {
   constexpr int limit = 227 * 1024;                               // shared memory of a block
   constexpr int fixed = 1024 + kColumnsBytes + kRowsBytes + 256;  // and alignment, barriers
   constexpr int resident_chunks = 4;                              // leaves three stages
@@ -18,13 +21,19 @@ void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& l
   const int room = (limit - fixed - plan.resident_bytes) / plan.stage_bytes;
   plan.stages = room < most_stages ? room : most_stages;
   const int bytes = fixed + plan.resident_bytes + plan.stages * plan.stage_bytes;
-  const auto kernel = reduce_tiles_wgmma<BatchHard>;
+  const auto kernel = reduce_tiles_wgmma<Judge>;
   static std::atomic<uint64_t> allowed{0};
   launches.note(allow_shared(kernel, limit, allowed), "cudaFuncSetAttribute");
   const int rows = state.ranked[0].padded / kWgmmaRows;
   const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(state.tile_splits));
   start(launches, "reduce_tiles_wgmma", kernel, grid, kWgmmaThreads, static_cast<size_t>(bytes),
         stream, state, plan);
+}
+
+}  // namespace
+
+void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& launches) {
+  launch<SeekExtremes<BatchHard>>(state, stream, launches);
 }
 
 }  // namespace flashmetric::cuda

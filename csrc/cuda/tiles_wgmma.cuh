@@ -43,9 +43,10 @@ struct WgmmaShared {
   FM_DEVICE uint32_t barrier(int at) const { return barriers + static_cast<uint32_t>(8 * at); }
 };
 
-struct WgmmaLoop {
-  using Rows = InShared<2, kConsumers * kWarpgroup>;
+template <class Judge>
+using WgmmaRows = typename Judge::template Rows<2, kConsumers * kWarpgroup, false>;
 
+struct WgmmaLoop {
   const MineState& state;
   WgmmaShared shared;
   const WgmmaPlan& plan;
@@ -125,19 +126,20 @@ struct WgmmaLoop {
     }
   }
 
-  template <class Miner>
-  FM_DEVICE void consume() const {
+  template <class Judge>
+  FM_DEVICE void consume(const typename Judge::State& judged) const {
     const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
     // From one lane: the compiler must see that it is the same in all.
     const int group_row = __shfl_sync(kAllLanes, thread / kWarpgroup, 0) * 64;
     const int lane = thread % kWarp;
-    RowGate<2, Rows> rows;
-    rows.memory.first = shared.rows + thread;
+    WgmmaRows<Judge> rows;
+    static_assert(WgmmaRows<Judge>::kSharedBytes <= kRowsBytes);
+    rows.attach(shared.rows, thread);
     rows.stream = static_cast<int>(blockIdx.y) * kWgmmaShape.streams + lane % kWgmmaShape.streams;
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
       const int row = group_row + thread % kWarpgroup / kWarp * 16 + sum_row(lane, s);
-      rows.start(state, s, query + row);
+      rows.start(judged, s, query + row);
     }
     rows.find_special();
     if (plan.resident_bytes > 0) wait(query_full(), 0);
@@ -170,13 +172,13 @@ struct WgmmaLoop {
       wait_for_products<0>();
       sums.settle();
       if (lane == 0) arrive(empty(before));
-      gate_tile<Miner>(rows, sums, columns, turn, lane);
+      gate_tile<Judge>(judged, rows, sums, columns, turn, lane);
       if (turn == survey - 1) {
-        share_thresholds(state, rows, thread == 0,
+        share_thresholds(judged, rows, thread == 0,
                          [] { sync_some(kConsumerBarrier, kConsumers * kWarpgroup); });
       }
     }
-    publish_rows(state, rows);
+    publish_rows(judged, rows);
   }
 
  private:
@@ -231,11 +233,12 @@ struct WgmmaLoop {
     commit_products();
   }
 
-  template <class Miner>
-  FM_DEVICE void gate_tile(RowGate<2, Rows>& rows, const WgmmaSums& sums, const float* columns,
-                           int turn, int lane) const {
-    using Gate = TileGate<Miner, 2, kWgmmaColumns / 8, kWgmmaColumns, Rows, WgmmaSums>;
-    const Gate gate{state, rows, columns, column_of(turn), sums};
+  template <class Judge>
+  FM_DEVICE void gate_tile(const typename Judge::State& judged, WgmmaRows<Judge>& rows,
+                           const WgmmaSums& sums, const float* columns, int turn, int lane) const {
+    using Gate = typename Judge::template Gate<2, kWgmmaColumns / 8, kWgmmaColumns,
+                                               WgmmaRows<Judge>, WgmmaSums>;
+    const Gate gate{judged, rows, columns, column_of(turn), sums};
     if (turn < survey) {
       gate.survey();
     } else {
@@ -248,9 +251,9 @@ struct WgmmaLoop {
 
 // Grid: blocks of queries x splits of the references. Of 96 registers a thread the copying
 // warpgroup gives up 64, and each of the others takes 16.
-template <class Miner>
+template <class Judge>
 __global__ void __launch_bounds__(kWgmmaThreads, 1)
-    reduce_tiles_wgmma(const __grid_constant__ MineState state,
+    reduce_tiles_wgmma(const __grid_constant__ typename Judge::State state,
                        const __grid_constant__ WgmmaPlan plan) {
   extern __shared__ char memory[];
   const TileRange range(state.ranked[1].padded / kWgmmaColumns);
@@ -265,12 +268,13 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
                        ::min(state.survey_tiles, tiles)};
   loop.init_barriers();
   await_inputs();
+  if (Judge::idle(state)) return;
   if (threadIdx.x < kWarpgroup) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 32;\n" ::);
     if (threadIdx.x == 0) loop.produce();
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 112;\n" ::);
-    loop.consume<Miner>();
+    loop.consume<Judge>(state);
   }
 }
 
