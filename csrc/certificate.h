@@ -44,6 +44,8 @@ struct RowLengths {
   double unit;
   double gap = 0;  // of normalised rows that are shorter: the half square they lack (prepare.h)
   double residual = 0;  // |y - b|, b: y as a narrower tile holds it
+  double low = 0;       // of b split in two: the length of the second half
+  double running = 0;   // sum, over steps of eight products, of the square of y up to there
 };
 
 // What may be flushed to zero, in tiles (x - centre before it is scaled up) and in float64 keys.
@@ -175,6 +177,26 @@ FM_HD float bf16_slack(RowLengths row, double dim) {
   // What squares of r lose when they are flushed to zero.
   slack += 512 * (dim + 1) * Precision<float>::smallest;
   return static_cast<float>(slack * (1 + 0x1p-19));
+}
+
+// What to add where tiles multiply b = h + l, y rounded to bfloat16 twice, instead of y, and leave
+// <l_i, l_j> away: products of h and l first, then those of h, and then the offset. Proof:
+// docs/numerics-mining.md.
+FM_HD float split_slack(RowLengths row, double dim) {
+  constexpr double u = Precision<float>::roundoff;
+  // As above, for the typical |r| / |y| of rounding to 8 bits twice, (1.65e-3)^2; and
+  // |<l_i, l_j>| <= (|l_i|^2 + |l_j|^2) / 2.
+  constexpr double t = 0x1.7p-19;
+  const double middle = row.centred + row.residual / 2;
+  double slack = (t * middle * middle + row.residual * row.residual / t + row.low * row.low) / 2;
+  slack *= 1 + u * (dim + 64);  // the lengths are computed
+  // A step errs by 20 u of the sum so far. The sums of h and l are below 2^-8 of all, in three
+  // times as many steps; what is charged in row_slack for products, for |y|^2 in two lanes and for
+  // keys in float32 is not needed.
+  slack += u * (10.3 * row.running + (0.05 - 1.7) * dim * row.centred * row.centred / 2);
+  // What squares of r and l lose when they are flushed to zero, and l itself.
+  slack += 1024 * (dim + 1) * Precision<float>::smallest;
+  return static_cast<float>(slack);
 }
 
 }  // namespace flashmetric

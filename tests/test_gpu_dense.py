@@ -16,7 +16,10 @@ from dense_beside_float64 import (
     with_references,
 )
 from device import DEVICE, GPU, has_kernels, no_waiting, on_cuda
+from flashmetric import _C
+from keys_data import hard_rows
 from op_db import OP
+from samples import Sample
 from test_gradients import gradients
 
 pytestmark = [*GPU, pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")]
@@ -79,6 +82,41 @@ def test_rows_made_to_mislead(name, kind):
 
 
 @on_cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["random", "duplicates", "offset_per_feature", "few_rows"])
+def test_semihard_by_tiles(kind, dtype):
+    """Classes of up to nine rows; the CPU takes the same rows as float32."""
+    n = 3000
+    generator = torch.Generator().manual_seed(4)
+    sizes = torch.randint(1, 10, (n,), generator=generator)
+    labels = torch.repeat_interleave(torch.arange(n), sizes)[:n]
+    labels = labels[torch.randperm(n, generator=generator)]
+    rows, _ = hard_rows(kind, n, 130, 5, torch.float32)
+    rows = rows.clamp(-6e4, 6e4).to(dtype)
+    op = OP["triplet_loss[semihard]"]
+    for distance in ("euclidean", "cosine"):
+        options = {"labels": labels, "mining": "semihard", "distance": distance, "margin": 0.2}
+        sample = Sample(kind, {"embeddings": rows}, options | {"reduction": "none"})
+        cotangent = torch.ones(n)
+        expected = gradients(op, sample.with_tensors(embeddings=rows.float()), cotangent)
+        before = _C.counters()["cuda_tiles"]
+        value, grads = _run(op, sample, cotangent)
+        assert _C.counters()["cuda_tiles"] > before
+        torch.testing.assert_close(value, expected[0], rtol=1e-5, atol=1e-5)
+        found, known = grads["embeddings"].float(), expected[1]["embeddings"]
+        torch.testing.assert_close(found, known, rtol=2**-7, atol=1e-5)
+
+
+@on_cuda
+def test_semihard_of_large_classes_among_small_ones():
+    """Ten rows are one too many for tiles."""
+    for largest in (9, 10, 700):
+        labels = torch.cat((torch.zeros(largest, dtype=torch.int64), 1 + torch.arange(2000) // 3))
+        sample = batch("triplet_loss[semihard]", len(labels), 64, labels=labels)
+        assert_beside_float64("triplet_loss[semihard]", sample, _run)
+
+
+@on_cuda
 @pytest.mark.parametrize("name", FUSED)
 def test_peak_memory(name):
     """The matrix of distances would take 1 GiB in float, 2 in double."""
@@ -95,8 +133,9 @@ def test_peak_memory(name):
 @on_cuda
 @pytest.mark.parametrize("name", FUSED)
 def test_a_forward_and_backward_never_wait(name):
-    sample = batch(name, 500, 32, "two").to(DEVICE)
-    cotangent = torch.ones((), device=DEVICE)
-    gradients(OP[name], sample, cotangent)
-    with no_waiting():
+    for n, classes in ((500, "two"), (600, "two"), (600, "four_each")):
+        sample = batch(name, n, 32, classes).to(DEVICE)
+        cotangent = torch.ones((), device=DEVICE)
         gradients(OP[name], sample, cotangent)
+        with no_waiting():
+            gradients(OP[name], sample, cotangent)

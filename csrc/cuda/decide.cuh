@@ -22,6 +22,16 @@ inline Keys keys_of(const KeyFacts& key) {
                                       : Keys::any;
 }
 
+// The key of a pair, of which it is known that they are difference or product.
+template <class T, Keys keys>
+__device__ double ranked_key(const Compared& state, const RowView<T>& x, int64_t i,
+                             const RowView<T>& r, int64_t j) {
+  constexpr Form form = keys == Keys::product ? Form::product : Form::difference;
+  const double sum =
+      pair_rows(state.key, x, i, r, j, state.dim).template key<form>(2, state.key.maps_rows());
+  return finished_key(state.key, form == Form::product ? -sum : sum, x.numbers, i, r.numbers, j);
+}
+
 // The best of both roles, and the candidates whose keys are still to be computed. A warp has one,
 // its list in shared memory.
 template <class T, Keys keys>
@@ -42,12 +52,7 @@ struct Decision {
     count += __popc(lanes);
   }
 
-  __device__ double key_of(int64_t j) const {
-    constexpr Form form = keys == Keys::product ? Form::product : Form::difference;
-    const double sum =
-        pair_rows(state.key, x, i, r, j, state.dim).template key<form>(2, state.key.maps_rows());
-    return finished_key(state.key, form == Form::product ? -sum : sum, x.numbers, i, r.numbers, j);
-  }
+  __device__ double key_of(int64_t j) const { return ranked_key<T, keys>(state, x, i, r, j); }
 
   // Eight lanes a key, four keys at a time.
   __device__ void compare() {

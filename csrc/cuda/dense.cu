@@ -4,6 +4,7 @@
 #include "dense_pack.cuh"
 #include "dense_stages.h"
 #include "dense_totals.cuh"
+#include "semihard.h"
 
 namespace flashmetric::cuda {
 namespace {
@@ -11,6 +12,8 @@ namespace {
 // Memory for the rows of a chunk, and as much again for lists of positives: what the cache keeps
 // for the kernel that reads it next beside what that reads as well. 31 MiB of an H100's 50.
 int64_t chunk_bytes(const DeviceFacts& facts) { return int64_t{facts.cache_bytes} * 5 / 8; }
+// The same where the rows are seldom asked for: each chunk is some eight launches for nothing.
+constexpr int64_t kSeldomBytes = int64_t{96} << 20;
 // Blocks that have a list: four for each multiprocessor of an H100.
 constexpr int64_t kMostLists = 528;
 
@@ -46,7 +49,7 @@ void take_numbers_of(const DenseProblem& problem, DenseState& state) {
 }
 
 DenseState dense_state(const DenseProblem& problem, const Names& names, DenseRule rule,
-                       const DeviceFacts& facts) {
+                       int64_t memory) {
   DenseState state;
   static_cast<Compared&>(state) = compared_of(problem, names);
   take_numbers_of(problem, state);
@@ -67,7 +70,7 @@ DenseState dense_state(const DenseProblem& problem, const Names& names, DenseRul
   state.rows[1].padded = in_tiles(problem.ref.n);
   state.stride = state.rows[1].padded;
   const int64_t bytes = state.stride * (state.wide ? sizeof(double) : sizeof(float));
-  const int64_t fitting = bytes > 0 ? chunk_bytes(facts) / bytes / kTile * kTile : kTile;
+  const int64_t fitting = bytes > 0 ? memory / bytes / kTile * kTile : kTile;
   state.chunk = fitting > kTile ? fitting : kTile;
   if (state.chunk > state.rows[0].padded) state.chunk = state.rows[0].padded;
   return state;
@@ -232,14 +235,25 @@ Status dense(DenseProblem& problem, Names names, Device device) {
   }
   const DenseRule rule = rule_of(problem);
   const DeviceFacts& facts = facts_of(device.index);
-  DenseState state = dense_state(problem, names, rule, facts);
+  SemiHardTiles tiles(problem, names, facts);
+  const bool by_tiles = rule == DenseRule::semihard && tiles.possible();
+  DenseState state =
+      dense_state(problem, names, rule, by_tiles ? kSeldomBytes : chunk_bytes(facts));
   const auto zeros = [&](Arena& arena) {
     lay_out_zeros(arena, state);
+    if (by_tiles) tiles.lay_out_zeros(arena);
+    if (by_tiles) state.asked = tiles.state.crowded;
     return state.tally;
   };
-  const auto rest = [&](Arena& arena) { lay_out_rest(arena, rule, facts, state); };
+  const auto rest = [&](Arena& arena) {
+    Arena other = arena;  // the same memory: whatever the labels, one of the two has no use for it
+    lay_out_rest(arena, rule, facts, state);
+    if (by_tiles) tiles.lay_out_rest(other);
+    if (other.bytes() > arena.bytes()) arena = other;
+  };
   return run("dense", problem.workspace, device, zeros, rest,
              [&](cudaStream_t stream, Launches& launches) {
+               if (by_tiles) tiles.launch(facts, stream, launches);
                DenseLaunch{state, rule, facts.multiprocessors, stream, launches}.run();
                count(call_counters.dense);
              });

@@ -74,6 +74,7 @@ __device__ inline void add_stage(const HalfStage& x_stage, const HalfStage& r_st
 // A block for each tile of queries and references.
 __global__ void __launch_bounds__(kFillThreads, 4)
     fill_halves(const __grid_constant__ DenseState state, Chunk chunk) {
+  if (!state.is_asked()) return;
   __shared__ HalfStage x_stage[2];
   __shared__ HalfStage r_stage[2];
   const int64_t at = int64_t{blockIdx.y} * kTile;

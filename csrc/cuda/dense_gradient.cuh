@@ -98,6 +98,7 @@ template <class T, class H, Steps steps>
 __global__ void __launch_bounds__(kPairThreads, kPairBlocks)
     pairs_of_rows(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
                   Chunk chunk) {
+  if (!state.is_asked()) return;
   __shared__ PairBuffer<T> buffer;
   const int64_t at = (int64_t{blockIdx.x} * kPairThreads + threadIdx.x) / kWarp;
   if (at >= chunk.rows) return;
@@ -112,6 +113,7 @@ template <class T, class H, Steps steps>
 __global__ void __launch_bounds__(kPairThreads, kPairBlocks)
     pairs_of_columns(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
                      Chunk chunk) {
+  if (!state.is_asked()) return;
   __shared__ PairBuffer<T> buffer;
   __shared__ uint32_t words[kScannedRows];
   const DensePairs<T, H> dense{state, chunk};
@@ -163,6 +165,7 @@ struct DenseGradient {
 template <class T>
 __global__ void __launch_bounds__(kPairThreads)
     write_gradients(const __grid_constant__ DenseState state, RowView<T> rows, int side) {
+  if (!state.is_asked()) return;
   const int64_t i = (int64_t{blockIdx.x} * kPairThreads + threadIdx.x) / kWarp;
   if (i >= rows.n) return;
   const GradientRow<T> row(state.key, rows, i, state.dim);

@@ -13,6 +13,7 @@ namespace flashmetric::cuda {
 
 __global__ void __launch_bounds__(kMeasureThreads)
     measure_packed(const __grid_constant__ Compared state, RowView<float> rows) {
+  if (!state.is_asked()) return;
   const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / 8;
   const bool exists = i < rows.n;
   const bool writes = exists && threadIdx.x % 8 == 0;
@@ -22,6 +23,7 @@ __global__ void __launch_bounds__(kMeasureThreads)
 
 __global__ void __launch_bounds__(kMeasureThreads)
     centre_rows(const __grid_constant__ Compared state, RowView<float> refs) {
+  if (!state.is_asked()) return;
   choose_centre(state, refs, int64_t{blockIdx.x} * kSlice);
 }
 
@@ -38,6 +40,7 @@ __device__ inline void bound_dense_row(const DenseState& state, const PackedRows
 // A warp a row; behind the rows, and for rows out of range, zeros.
 __global__ void __launch_bounds__(kPackThreads)
     pack_dense(const __grid_constant__ DenseState state, RowView<float> rows, int side) {
+  if (!state.is_asked()) return;
   const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
   const PackedRows& set = state.rows[side];
   if (i >= set.padded) return;
@@ -70,6 +73,7 @@ __global__ void __launch_bounds__(kPackThreads)
 // Bounds of 32 references each: infinite if keys judge one of them. And how h become distances.
 __global__ void __launch_bounds__(kTileThreads)
     bound_words(const __grid_constant__ DenseState state) {
+  if (!state.is_asked()) return;
   const int64_t j = int64_t{blockIdx.x} * kTileThreads + threadIdx.x;
   const PackedRows& set = state.rows[1];
   const bool exists = j < set.padded;

@@ -20,6 +20,7 @@ template <class T, class H, class Rule>
 __global__ void __launch_bounds__(kRowThreads, kJudgeBlocks<Rule, H>)
     judge_rows(const __grid_constant__ DenseState state, const __grid_constant__ RowView<T> x,
                const __grid_constant__ RowView<T> r, Chunk chunk) {
+  if (!state.is_asked()) return;
   __shared__ RowShared shared;
   __shared__ PositiveShared list_shared;
   for (int64_t at = blockIdx.x; at < chunk.rows; at += gridDim.x) {

@@ -220,6 +220,7 @@ __device__ inline void keep_weights(const DenseState& state, const Weighed& weig
 template <bool by_columns>
 __global__ void __launch_bounds__(kTileThreads, 2)
     weigh_rows(const __grid_constant__ DenseState state, Weighed weighed) {
+  if (!state.is_asked()) return;
   __shared__ WeighStage stage[2];
   __shared__ SegmentBits bits;
   const int64_t tiles = (weighed.rows + kTile - 1) / kTile;
@@ -260,6 +261,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
 // A thread a feature, and one for the sum of coefficients.
 __global__ void __launch_bounds__(kTileThreads)
     add_partial(const __grid_constant__ DenseState state, Weighed weighed) {
+  if (!state.is_asked()) return;
   const int64_t columns = state.dim + 1;
   const int64_t at = int64_t{blockIdx.x} * kTileThreads + threadIdx.x;
   if (at >= weighed.rows * columns) return;

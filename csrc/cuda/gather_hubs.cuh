@@ -186,6 +186,7 @@ __global__ void __launch_bounds__(kGatherThreads, steps == Steps::any ? 1 : 3)
                      const __grid_constant__ RowSets<T> sets, int set, unsigned hub_blocks) {
   await_inputs();
   __shared__ HubShared<T> shared;
+  if (state.is_elsewhere()) return;
   if (blockIdx.x < hub_blocks) {
     gather_hubs<T, steps>(state, sets, set, static_cast<int32_t>(blockIdx.x),
                           static_cast<int32_t>(hub_blocks), shared);

@@ -12,6 +12,7 @@ __global__ void __launch_bounds__(kKeyThreads)
     write_key_rows(const __grid_constant__ Compared state, KeyRows to) {
   __shared__ KeyStage x_stage;
   __shared__ KeyStage r_stage;
+  if (!state.is_asked()) return;
   const int64_t tiles = (state.ref.n + kKeyTile - 1) / kKeyTile;
   const int64_t at = blockIdx.x / tiles * kKeyTile;
   const int64_t j = blockIdx.x % tiles * kKeyTile;

@@ -36,6 +36,18 @@ __device__ double measure_row(const KeyFacts& key, const RowView<T>& rows, int64
   return norm;
 }
 
+// Whether bfloat16 holds the features of a row that these eight lanes read.
+template <class T>
+__device__ bool is_fine(const T* x, int64_t dim) {
+  bool fine = false;
+#pragma unroll 8
+  for (int64_t k = threadIdx.x % 8; k < dim; k += 8) {
+    const auto narrow = __float2bfloat16_rn(static_cast<float>(x[k]));
+    fine |= widened(narrow) != widened(x[k]);
+  }
+  return fine;
+}
+
 // One atomic a block: those of all rows to one address would take longer than the norms.
 __device__ inline void keep_longest(const Compared& state, double norm) {
   __shared__ double of_warp[kMeasureThreads / kWarp];
@@ -82,6 +94,10 @@ __global__ void __launch_bounds__(kMeasureThreads)
   const double norm = measure_row(state.key, rows, row, state.dim, writes);
   if (!state.by_tiles) return;
   keep_longest(state, exists && norm <= Precision<float>::max_norm ? norm : 0);
+  if (state.split) {
+    const bool fine = __syncthreads_or(exists && is_fine(rows.row(row), state.dim)) != 0;
+    if (fine && threadIdx.x == 0) atomicExch(&state.tally->is_fine, 1);
+  }
   if (!writes) return;
   const LabelView& labels = state.labels;
   const bool kept = side == 0 ? labels.query_takes_part(row) : labels.ref_takes_part(row);

@@ -31,13 +31,13 @@ int32_t padded(int64_t rows) {
   return static_cast<int32_t>((rows + kPadRows - 1) / kPadRows * kPadRows);
 }
 
-void lay_out_set(Arena& arena, int64_t rows, int64_t dim, RankedSet& set) {
-  const int64_t chunks = (dim + kFeatures - 1) / kFeatures;
+void lay_out_set(Arena& arena, int64_t rows, const Products& products, RankedSet& set) {
   set.slot = arena.take<int32_t>(rows);
   set.order = arena.take<int32_t>(set.padded);
   set.position = arena.take<int32_t>(rows);
-  set.packed = arena.take<uint16_t>(chunks * set.padded * kFeatures);
+  set.packed = arena.take<uint16_t>(int64_t{products.stored()} * set.padded * kFeatures);
   set.slack = arena.take<float>(set.padded);
+  if (products.split) set.wide_slack = arena.take<double>(set.padded);
   set.start = arena.take<float>(set.padded);
   set.shift = arena.take<float>(set.padded);
   set.run_begin = arena.take<int32_t>(set.padded);
@@ -45,7 +45,7 @@ void lay_out_set(Arena& arena, int64_t rows, int64_t dim, RankedSet& set) {
 }
 
 template <class T>
-void launch_prepare(const MineState& state, cudaStream_t stream, Launches& launches) {
+void launch_prepare_of(const MineState& state, cudaStream_t stream, Launches& launches) {
   const RowView<T> query = view_as<T>(state.query);
   const RowView<T> ref = view_as<T>(state.ref);
   const bool two_sets = !state.labels.symmetric;
@@ -132,29 +132,34 @@ void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
   lay_out_numbers(arena, state);
   state.by_keys = arena.take<int32_t>(problem.query.n);
   for (PartialBest*& partial : state.partial) {
-    partial = arena.take<PartialBest>(state.key_splits * problem.query.n);
+    if (!state.split) partial = arena.take<PartialBest>(state.key_splits * problem.query.n);
   }
   if (!state.by_tiles) return;
   ClassTable& classes = state.classes;
   classes.begin[0] = arena.take<int32_t>(classes.slots);
   classes.begin[1] = one_set ? classes.begin[0] : arena.take<int32_t>(classes.slots);
-  lay_out_set(arena, problem.query.n, problem.dim, state.ranked[0]);
-  if (!one_set) lay_out_set(arena, problem.ref.n, problem.dim, state.ranked[1]);
+  const Products products = state.products();
+  lay_out_set(arena, problem.query.n, products, state.ranked[0]);
+  if (!one_set) lay_out_set(arena, problem.ref.n, products, state.ranked[1]);
   if (one_set) state.ranked[1] = state.ranked[0];
   lay_out_frame(arena, state);
   state.irregular = arena.take<int32_t>(kIrregular);
   const int64_t lists = problem.query.n * state.streams;
-  for (int role = 0; role < 2; ++role) {
+  for (int role = 0; role < (state.split ? 1 : 2); ++role) {
     state.n_candidates[role] = arena.take<int32_t>(lists);
     state.candidates[role] = arena.take<Candidate>(lists * kCandidates);
   }
 }
 
-void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_t stream,
-                   Launches& launches) {
+void launch_prepare(const MineState& state, cudaStream_t stream, Launches& launches) {
   if (!launches.fine()) return;
   with_dtype(state.query.dtype,
-             [&](auto type) { launch_prepare<decltype(type)>(state, stream, launches); });
+             [&](auto type) { launch_prepare_of<decltype(type)>(state, stream, launches); });
+}
+
+void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_t stream,
+                   Launches& launches) {
+  launch_prepare(state, stream, launches);
   if (!launches.fine()) return;
   if (state.by_tiles) {
     __atomic_fetch_add(&call_counters.tiles, int64_t{1}, __ATOMIC_RELAXED);

@@ -2,7 +2,8 @@
 // Packs rows for the tiles: the last kernel of `prepare`. A warp maps one row to
 //   y = (x * scale - shift - centre) * unit,
 // rounds it to bfloat16, writes it to its position in the order of classes, and bounds what
-// rounding may have done (certificate.h).
+// rounding may have done (certificate.h). A row that is split is written as two such rows, what
+// rounding takes from it being the second.
 //
 // Layout: chunks of 64 features; in a chunk each row has 128 bytes, whose 16-byte pieces are
 // exchanged, piece p to p ^ (row mod 8): what a swizzled tile in shared memory looks like, so that
@@ -28,7 +29,7 @@ __device__ inline void write_padding(const MineState& state, const RankedSet& se
   if (lane != 0) return;
   set.slack[position] = 0;
   const float never = __int_as_float(0x7F800000);
-  set.start[position] = state.farthest[kNegative] ? never : -never;
+  set.start[position] = state.split ? 0 : state.farthest[kNegative] ? never : -never;
   set.shift[position] = never;
   set.run_begin[position] = set.run_end[position] = 0;
 }
@@ -37,18 +38,10 @@ __device__ inline void write_padding(const MineState& state, const RankedSet& se
 // the largest of them, cut what is below 2^-23 of it, and round once more: at most
 // (9 / 8 + 1 / 8) * 2 dim u (|y_i| |y_j| + |start|), where row_slack and bf16_slack have together
 // the 2.5 dim u of the first, and |start| <= |offset| + slack.
-__device__ inline void write_bounds(const MineState& state, const RankedSet& set, int64_t position,
-                                    RowLengths lengths, double square, double along, double norm) {
-  const KeyFacts& key = state.key;
-  const auto dim = static_cast<double>(state.dim);
-  const bool product = key.form == Form::product;
-  if (product && key.equally_long() && norm < kMinNorm) {
-    lengths.gap = (lengths.unit * lengths.unit - lengths.full * lengths.full) / 2;
-  }
-  const auto offset =
-      static_cast<float>(product && !key.equally_long() ? -along : square / 2 + lengths.gap);
-  const auto summed = static_cast<float>(2.5 * dim * Precision<float>::roundoff);
-  const float known = score_slack<float>(key, lengths, 0, dim) + bf16_slack(lengths, dim);
+__device__ inline void write_whole(const MineState& state, const RankedSet& set, int64_t position,
+                                   float offset, float known) {
+  const auto summed =
+      static_cast<float>(2.5 * static_cast<double>(state.dim) * Precision<float>::roundoff);
   // 2^-18: of the roundings here.
   const float slack = (known + summed * ::fabsf(offset)) / (1 - summed) * (1 + 0x1p-18F);
   float lower[2];
@@ -62,17 +55,60 @@ __device__ inline void write_bounds(const MineState& state, const RankedSet& set
       alike ? lower[kPositive] - lower[kNegative] : lower[kPositive] + lower[kNegative];
 }
 
+// Rows that are split: sums begin with 0, for what they begin with would be as large as they ever
+// are. A pair is compared by shift - sum, an upper bound of its score; shift and difference round
+// once each.
+__device__ inline void write_halves(const RankedSet& set, int64_t position, float offset,
+                                    float known) {
+  constexpr auto u = static_cast<float>(Precision<float>::roundoff);
+  const float slack = (known + 4 * u * ::fabsf(offset)) * (1 + 0x1p-18F);
+  set.slack[position] = slack;
+  set.start[position] = 0;
+  set.shift[position] = offset + slack;
+}
+
+__device__ inline void write_bounds(const MineState& state, const RankedSet& set, int64_t position,
+                                    RowLengths lengths, double square, double along, double norm) {
+  const KeyFacts& key = state.key;
+  const auto dim = static_cast<double>(state.dim);
+  const bool product = key.form == Form::product;
+  if (product && key.equally_long() && norm < kMinNorm) {
+    lengths.gap = (lengths.unit * lengths.unit - lengths.full * lengths.full) / 2;
+  }
+  const auto offset =
+      static_cast<float>(product && !key.equally_long() ? -along : square / 2 + lengths.gap);
+  const float known = score_slack<float>(key, lengths, 0, dim);
+  if (state.split) {
+    write_halves(set, position, offset, known + split_slack(lengths, dim));
+    // Twice: lengths are those of y in float32, and computed so.
+    set.wide_slack[position] = 2 * score_slack<double>(key, lengths, 0, dim);
+  } else {
+    write_whole(state, set, position, offset, known + bf16_slack(lengths, dim));
+  }
+}
+
 // What one lane finds out about its features of y. Float sums: of dim / 32 terms a lane.
 struct LaneSums {
-  float square = 0, residual = 0, along = 0;
+  float square = 0, low = 0, residual = 0, along = 0, running = 0;
 
-  __device__ __nv_bfloat16 add(float y, float centre) {
-    const __nv_bfloat16 rounded = __float2bfloat16_rn(y);
-    const float lost = y - __bfloat162float(rounded);
+  struct Halves {
+    __nv_bfloat16 high, low;
+  };
+  // steps: of eight products, from that of y on.
+  __device__ Halves add(float y, float centre, bool split, int steps) {
+    Halves halves{__float2bfloat16_rn(y), {}};
+    float lost = y - __bfloat162float(halves.high);
+    if (split) {
+      halves.low = __float2bfloat16_rn(lost);
+      const float kept = __bfloat162float(halves.low);
+      low += kept * kept;
+      lost -= kept;
+      running += y * y * static_cast<float>(steps);
+    }
     square += y * y;
     residual += lost * lost;
     along += y * centre;
-    return rounded;
+    return halves;
   }
 };
 
@@ -95,7 +131,7 @@ struct PackedRow {
   int32_t row = -1;  // none
   int32_t position = 0;
   bool regular = false;
-  double square = 0, residual = 0, along = 0;  // sums over features
+  double square = 0, low = 0, residual = 0, along = 0, running = 0;  // sums over features
 };
 
 template <class T>
@@ -108,27 +144,36 @@ __device__ RowMap map_of(const KeyFacts& key, const RowView<T>& rows, int64_t i,
 // Two features a lane: a chunk at a time.
 template <class T>
 __device__ void write_features(const MineState& state, const RowView<T>& rows, const RankedSet& set,
-                               double unit, int64_t chunks, PackedRow& row) {
-  const RowMap map = map_of(state.key, rows, row.row, unit);
+                               const Frame& frame, int64_t chunks, PackedRow& row) {
+  const RowMap map = map_of(state.key, rows, row.row, frame.unit);
   const T* x = rows.row(row.row);
-  const auto narrow_unit = static_cast<float>(unit);
+  const auto narrow_unit = static_cast<float>(frame.unit);
   const int lane = lane_of();
   const int64_t piece = swizzled_piece(row.position % 8, lane / 4);
   LaneSums sums;
 #pragma unroll 2
   for (int64_t c = 0; c < chunks; ++c) {
-    __nv_bfloat16 packed[2];
+    LaneSums::Halves packed[2];
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       const int64_t k = c * kFeatures + 2 * lane + e;
       const bool exists = k < state.dim;
-      const float centre = exists ? state.centre[k] : 0;
-      packed[e] = sums.add(exists ? map.of(x[k], centre) : 0, centre * narrow_unit);
+      const float centre = exists && frame.centre_norm > 0 ? state.centre[k] : 0;
+      // An instruction takes 16 products, two steps, in any order.
+      const auto steps = static_cast<int>((state.dim + 15) / 16 - k / 16) * 2;
+      packed[e] =
+          sums.add(exists ? map.of(x[k], centre) : 0, centre * narrow_unit, state.split, steps);
     }
-    auto* const to = set.packed + (c * set.padded + row.position) * kFeatures;
-    reinterpret_cast<__nv_bfloat162*>(to)[piece * 4 + lane % 4] = {packed[0], packed[1]};
+    const auto write = [&](int64_t chunk, __nv_bfloat16 first, __nv_bfloat16 second) {
+      auto* const to = set.packed + (chunk * set.padded + row.position) * kFeatures;
+      reinterpret_cast<__nv_bfloat162*>(to)[piece * 4 + lane % 4] = {first, second};
+    };
+    write(c, packed[0].high, packed[1].high);
+    if (state.split) write(chunks + c, packed[0].low, packed[1].low);
   }
   row.square = warp_sum(static_cast<double>(sums.square));
+  row.low = warp_sum(static_cast<double>(sums.low));
+  row.running = warp_sum(static_cast<double>(sums.running));
   row.residual = warp_sum(static_cast<double>(sums.residual));
   row.along = warp_sum(static_cast<double>(sums.along));
 }
@@ -159,6 +204,8 @@ __device__ void finish_row(const MineState& state, const RowView<T>& rows, const
   const double factor = map_of(state.key, rows, row.row, frame.unit).factor;
   RowLengths lengths{::sqrt(row.square), norm * factor * frame.unit, frame.centre_norm, frame.unit};
   lengths.residual = ::sqrt(row.residual);
+  lengths.low = ::sqrt(row.low);
+  lengths.running = row.running;
   write_bounds(state, set, row.position, lengths, row.square, row.along, norm);
 }
 
@@ -179,9 +226,9 @@ __device__ PackedRow pack_row(const MineState& state, const RowView<T>& rows, co
   row.position = __shfl_sync(kAllLanes, row.position, 0);
   row.regular = rows.numbers.norm[warp] <= frame.max_norm;
   if (row.regular) {
-    write_features(state, rows, set, frame.unit, chunks, row);
+    write_features(state, rows, set, frame, chunks, row);
   } else {
-    write_padding(state, set, row.position, chunks);
+    write_padding(state, set, row.position, state.products().stored());
   }
   return row;
 }
@@ -202,9 +249,9 @@ __global__ void __launch_bounds__(kPackThreads)
   const auto total = static_cast<int64_t>(side == 0 ? cursor >> 32 : cursor & 0xFFFFFFFFULL);
   if (warp >= total && warp < set.padded) {
     if (lane_of() == 0) set.order[warp] = -1;
-    write_padding(state, set, warp, chunks);
+    write_padding(state, set, warp, state.products().stored());
   }
-  if (threadIdx.x == 0) frame = frame_of(state);
+  if (threadIdx.x == 0) frame = frame_of(state, state.is_whole());
   __syncthreads();
   const PackedRow row = pack_row(state, rows, set, frame, side, warp, chunks);
   if (lane_of() == 0) packed[warp_of()] = row;

@@ -1,28 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Evaluates triplets and adds them up, in one kernel: the block that finishes last adds up the sums
-// of all blocks.
+// Evaluates triplets and adds them up, in one kernel.
 #pragma once
 
 #include "triplet_terms.cuh"
 #include "triplet_totals.cuh"
 
 namespace flashmetric::cuda {
-
-// The block that finishes last adds up the sums of all blocks.
-template <int warps>
-__device__ void finish_sums(const TripletState& state, TripletSums (&shared)[warps], int blocks) {
-  __shared__ bool last;
-  const auto t = static_cast<int>(threadIdx.x);
-  if (t == 0) {
-    __threadfence();
-    last = atomicAdd(&state.tally->finished, 1) == blocks - 1;
-  }
-  __syncthreads();
-  if (!last) return;
-  __threadfence();
-  const TripletSums sums = sums_of_blocks(state, shared, blocks);
-  if (t == 0) write_loss(state, sums);
-}
 
 __global__ void __launch_bounds__(kTripletThreads)
     evaluate_triplets(const __grid_constant__ TripletState state) {
@@ -33,7 +16,10 @@ __global__ void __launch_bounds__(kTripletThreads)
   if (t < state.n) {
     const TripletRows rows(state, t);
     Term term = evaluate(state, t, rows);
-    if (state.reduction == Reduction::none) keep_term(state, t, term);
+    if (state.reduction == Reduction::none) {
+      keep_value(state, t, term.value);
+      multiply_by_cotangent(state, t, term);
+    }
     count_term(state, t, term, sums);
 #pragma unroll
     for (int pair = 0; pair < kPairs; ++pair) state.coefficient[pair][t] = term.coefficient[pair];

@@ -89,6 +89,8 @@ Status run_triplets(const char* op, const TripletProblem& problem, const Names& 
              [&](cudaStream_t stream, Launches& launches) { launch(state, stream, launches); });
 }
 
+// Rows measured, grouped and packed.
+void launch_prepare(const MineState& state, cudaStream_t stream, Launches& launches);
 // Everything up to the candidates.
 void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_t stream,
                    Launches& launches);

@@ -33,8 +33,9 @@ struct RankedSet {
   int32_t* order = nullptr;      // [padded] position -> row, -1: padding
   int32_t* position = nullptr;   // [n] row -> position, -1: takes no part
   int32_t* taken = nullptr;      // [slots] rows of the class placed so far
-  uint16_t* packed = nullptr;    // bfloat16 [chunks][padded][kFeatures], 16-byte pieces swizzled
+  uint16_t* packed = nullptr;    // bfloat16 [stored][padded][kFeatures], 16-byte pieces swizzled
   float* slack = nullptr;        // [padded]
+  double* wide_slack = nullptr;  // [padded] of scores in float64; where rows are split
   float* start = nullptr;        // [padded] what sums of products begin with, see gate.cuh
   float* shift = nullptr;        // [padded] from such a sum to what a positive is compared by
   int32_t* run_begin = nullptr;  // [padded] references of the same class
@@ -61,6 +62,7 @@ struct Frame {
 struct Tally {
   unsigned long long cursor;   // rows placed: queries in the high, references in the low half
   unsigned long long longest;  // bits of the largest norm of a regular row
+  int32_t is_fine;             // bfloat16 does not hold some row; noted where rows are split
   int32_t n_irregular;
   int32_t n_by_keys;
   int32_t finished;   // blocks that have delivered their share of the sums
@@ -139,11 +141,31 @@ struct Compared {
   float* centre = nullptr;           // [dim]
   double* centre_squares = nullptr;  // [dim / kWarp] |centre|^2, the share of kWarp features each
   Tally* tally = nullptr;
+  const int32_t* asked = nullptr;  // 0: another path has done it all; null = there is none
+
+  __device__ bool is_asked() const { return asked == nullptr || *asked != 0; }
+};
+
+// What a tile multiplies, a chunk of the queries by one of the references at a time: rows as they
+// are packed; or, of rows split in two halves, high by low, low by high, and high by high. What is
+// small comes first, while the sums are.
+struct Products {
+  int chunks;  // of a row, or of a half
+  bool split;
+
+  FM_HD int stored() const { return split ? 2 * chunks : chunks; }
+  FM_HD int count() const { return split ? 3 * chunks : chunks; }
+  FM_HD int of_query(int at) const { return at < 2 * chunks ? at : at - 2 * chunks; }
+  FM_HD int of_ref(int at) const {
+    if (!split) return at;
+    return at < chunks ? at + chunks : of_query(at < 2 * chunks ? at - chunks : at);
+  }
 };
 
 struct MineState : Compared {
   bool farthest[2] = {};  // by role
   bool by_tiles = false;  // tiles rank, keys decide; else keys do all
+  bool split = false;     // rows are packed in two halves
   RankedSet ranked[2];    // of queries and references, the same one twice if they are one set
   ClassTable classes;
   int32_t* irregular = nullptr;   // [kIrregular] positions of references
@@ -159,6 +181,13 @@ struct MineState : Compared {
   PartialBest* partial[2] = {};   // [splits][n_query]
   int32_t key_splits = 1;
 
+  // All that rows may need.
+  FM_HD Products products() const {
+    return {static_cast<int>((dim + kFeatures - 1) / kFeatures), split};
+  }
+  // Whether first halves are all there is: rows of bfloat16 that no centre moves.
+  __device__ bool is_whole() const;
+  __device__ Products needed_products() const { return {products().chunks, split && !is_whole()}; }
   // Asks for the whole row of keys.
   __device__ void judge_by_keys(int64_t i) const {
     if (atomicExch(is_by_keys + i, 1) == 0)
@@ -168,16 +197,31 @@ struct MineState : Compared {
 };
 
 // What `prepare` has found out. Every kernel works it out again: it is a few operations.
-__device__ inline Frame frame_of(const Compared& state) {
+__device__ inline double square_of_centre(const Compared& state) {
   double square = 0;
   for (int64_t share = 0; share * kWarp < state.dim; ++share) square += state.centre_squares[share];
-  const double centre_norm = ::sqrt(square);
+  return square;
+}
+__device__ inline double longest_row(const Compared& state) {
   const auto bits = static_cast<long long>(state.tally->longest);
-  const double longest = state.key.needs_norms() ? 1.0 : __longlong_as_double(bits);
+  return state.key.needs_norms() ? 1.0 : __longlong_as_double(bits);
+}
+
+// `whole`: the centre is taken to be 0.
+__device__ inline Frame frame_of(const Compared& state, bool whole = false) {
+  const double centre_norm = whole ? 0 : ::sqrt(square_of_centre(state));
+  const double longest = longest_row(state);
   const double reach = longest + centre_norm;
   constexpr double least = Precision<float>::min_norm;
   const double unit = reach >= least ? ::ldexp(1.0, -::ilogb(reach)) : 1;
   return {unit, centre_norm * unit, reach > 0 && reach < least ? -1 : Precision<float>::max_norm};
+}
+
+// A centre up to half as long as the longest row is worth less than the second halves cost.
+__device__ inline bool MineState::is_whole() const {
+  if (!split || tally->is_fine != 0 || key.needs_norms() || key.relative) return false;
+  const double longest = longest_row(*this);
+  return 4 * square_of_centre(*this) <= longest * longest;
 }
 
 }  // namespace flashmetric::cuda

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The main loop of every architecture with mma.sync; for older ones an empty kernel.
+#include "semihard_gate.cuh"
 #include "tiles.h"
 #include "tiles_mma.cuh"
 
@@ -34,6 +35,10 @@ void launch_stages(const typename Judge::State& state, int shared_limit, cudaStr
 void launch_tiles_mma(const MineState& state, int shared_limit, cudaStream_t stream,
                       Launches& launches) {
   launch_stages<SeekExtremes<BatchHard>>(state, shared_limit, stream, launches);
+}
+void launch_tiles_mma(const SemiHardState& state, int shared_limit, cudaStream_t stream,
+                      Launches& launches) {
+  launch_stages<SeekSemiHard>(state, shared_limit, stream, launches);
 }
 
 }  // namespace flashmetric::cuda

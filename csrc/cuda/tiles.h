@@ -6,7 +6,7 @@
 #include <cuda_runtime.h>
 
 #include "launch.cuh"
-#include "state.cuh"
+#include "semihard_state.cuh"
 
 namespace flashmetric::cuda {
 
@@ -23,7 +23,7 @@ constexpr int kRowsBytes = 8 * 2 * kConsumers * 128 * static_cast<int>(sizeof(in
 
 // How the shared memory of a block is used.
 struct WgmmaPlan {
-  int chunks;
+  Products products;
   int resident_bytes;  // of the queries, if they are copied once; else 0
   int stages;
   int stage_bytes;
@@ -32,7 +32,10 @@ struct WgmmaPlan {
 // shared_limit: bytes of shared memory that a block may have.
 void launch_tiles_mma(const MineState& state, int shared_limit, cudaStream_t stream,
                       Launches& launches);
+void launch_tiles_mma(const SemiHardState& state, int shared_limit, cudaStream_t stream,
+                      Launches& launches);
 void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& launches);
+void launch_tiles_wgmma(const SemiHardState& state, cudaStream_t stream, Launches& launches);
 
 // What a main loop asks of the layout.
 struct TileShape {

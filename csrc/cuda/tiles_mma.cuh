@@ -93,10 +93,11 @@ struct MmaLoader {
   int32_t query;  // first position of the block
   int32_t first_tile, tiles;
   int32_t survey;  // of these tiles come twice
-  int chunks;
+  Products products;
 
   __device__ int turns() const { return survey + tiles; }
-  __device__ int total() const { return turns() * chunks; }
+  __device__ int chunks() const { return products.count(); }
+  __device__ int total() const { return turns() * chunks(); }
   __device__ int32_t column_of(int turn) const {
     return (first_tile + (turn < survey ? turn : turn - survey)) * kMmaColumns;
   }
@@ -115,11 +116,11 @@ struct MmaLoader {
   __device__ void start(int step) const {
     if (step < total()) {
       MmaStage& stage = shared.stage[step % stages];
-      const int chunk = step % chunks;
-      const int turn = step / chunks;
+      const int chunk = step % chunks();
+      const int turn = step / chunks();
       const int32_t ref = column_of(turn);
-      copy_rows(stage.query, state.ranked[0], chunk, query);
-      copy_rows(stage.ref, state.ranked[1], chunk, ref);
+      copy_rows(stage.query, state.ranked[0], products.of_query(chunk), query);
+      copy_rows(stage.ref, state.ranked[1], products.of_ref(chunk), ref);
       const auto t = static_cast<int>(threadIdx.x);
       if (chunk == 0 && t < kColumnNumbers * kMmaColumns / 4) {
         const RankedSet& set = state.ranked[1];
@@ -160,7 +161,7 @@ FM_DEVICE void rank_by_mma(const typename Judge::State& state, MmaShared<stages>
   for (int turn = 0; turn < loader.turns(); ++turn) {
     MmaSums sums;
     const float* const columns = shared.columns[turn % stages][0] + warp_column;
-    for (int chunk = 0; chunk < loader.chunks; ++chunk, ++step) {
+    for (int chunk = 0; chunk < loader.chunks(); ++chunk, ++step) {
       wait_for_copies<stages - 2>();
       __syncthreads();  // the stage is full, and the one before it has been read by all
       loader.start(step + stages - 1);
@@ -200,7 +201,7 @@ __global__ void __launch_bounds__(kMmaThreads, 1)
                                  range.begin,
                                  tiles,
                                  ::min(state.survey_tiles, tiles),
-                                 static_cast<int>((state.dim + kFeatures - 1) / kFeatures)};
+                                 state.needed_products()};
   rank_by_mma<Judge, stages>(state, shared, loader);
 #endif
 }

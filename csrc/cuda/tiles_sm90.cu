@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The main loop of compute capability 9.0a, compiled for nothing else.
+#include "semihard_gate.cuh"
 #include "tiles.h"
 #include "tiles_wgmma.cuh"
 
@@ -14,9 +15,9 @@ void launch(const typename Judge::State& state, cudaStream_t stream, Launches& l
   constexpr int resident_chunks = 4;                              // leaves three stages
   constexpr int most_stages = 8;
   WgmmaPlan plan{};
-  plan.chunks = static_cast<int>((state.dim + kFeatures - 1) / kFeatures);
-  const bool resident = plan.chunks <= resident_chunks;
-  plan.resident_bytes = resident ? plan.chunks * kQueryChunkBytes : 0;
+  plan.products = state.products();
+  const bool resident = plan.products.stored() <= resident_chunks;
+  plan.resident_bytes = resident ? plan.products.stored() * kQueryChunkBytes : 0;
   plan.stage_bytes = kRefChunkBytes + (resident ? 0 : kQueryChunkBytes);
   const int room = (limit - fixed - plan.resident_bytes) / plan.stage_bytes;
   plan.stages = room < most_stages ? room : most_stages;
@@ -34,6 +35,9 @@ void launch(const typename Judge::State& state, cudaStream_t stream, Launches& l
 
 void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& launches) {
   launch<SeekExtremes<BatchHard>>(state, stream, launches);
+}
+void launch_tiles_wgmma(const SemiHardState& state, cudaStream_t stream, Launches& launches) {
+  launch<SeekSemiHard>(state, stream, launches);
 }
 
 }  // namespace flashmetric::cuda

@@ -53,6 +53,7 @@ struct WgmmaLoop {
   int32_t query;  // first position of the block
   int32_t first_tile, tiles;
   int32_t survey;  // of these tiles come twice
+  Products products;
 
   FM_DEVICE int32_t turns() const { return survey + tiles; }
   FM_DEVICE int32_t column_of(int turn) const {
@@ -99,8 +100,9 @@ struct WgmmaLoop {
   FM_DEVICE void produce() const {
     const RankedSet& refs = state.ranked[1];
     if (plan.resident_bytes > 0) {
-      expect_bytes(query_full(), static_cast<uint32_t>(plan.chunks * kQueryChunkBytes));
-      for (int chunk = 0; chunk < plan.chunks; ++chunk) {
+      const int stored = products.stored();
+      expect_bytes(query_full(), static_cast<uint32_t>(stored * kQueryChunkBytes));
+      for (int chunk = 0; chunk < stored; ++chunk) {
         copy_bytes(query_chunk(0, chunk), rows_at(state.ranked[0], chunk, query), kQueryChunkBytes,
                    query_full());
       }
@@ -110,12 +112,14 @@ struct WgmmaLoop {
     for (int turn = 0; turn < turns(); ++turn) {
       const int32_t ref = column_of(turn);
       produce_columns(turn, ref);
-      for (int chunk = 0; chunk < plan.chunks; ++chunk) {
+      for (int chunk = 0; chunk < products.count(); ++chunk) {
         if (round > 0) wait(empty(stage), (round - 1) & 1);
         expect_bytes(full(stage), static_cast<uint32_t>(plan.stage_bytes));
-        copy_bytes(stage_ref(stage), rows_at(refs, chunk, ref), kRefChunkBytes, full(stage));
+        copy_bytes(stage_ref(stage), rows_at(refs, products.of_ref(chunk), ref), kRefChunkBytes,
+                   full(stage));
         if (plan.resident_bytes == 0) {
-          copy_bytes(query_chunk(stage, chunk), rows_at(state.ranked[0], chunk, query),
+          const int of_query = products.of_query(chunk);
+          copy_bytes(query_chunk(stage, of_query), rows_at(state.ranked[0], of_query, query),
                      kQueryChunkBytes, full(stage));
         }
         if (++stage == plan.stages) {
@@ -155,10 +159,11 @@ struct WgmmaLoop {
       wait(columns_full(turn % kColumnSlots), (turn / kColumnSlots) & 1);
       sums.start(columns + kStart * kWgmmaColumns, lane);
       int before = -1;  // the stage whose products may still run
-      for (int chunk = 0; chunk < plan.chunks; ++chunk) {
+      for (int chunk = 0; chunk < products.count(); ++chunk) {
         wait(full(stage), round & 1);
+        const int of_query = products.of_query(chunk);
         multiply_chunk(sums,
-                       queries + (plan.resident_bytes > 0 ? chunk * kQueryChunkBytes / 16
+                       queries + (plan.resident_bytes > 0 ? of_query * kQueryChunkBytes / 16
                                                           : stage * plan.stage_bytes / 16),
                        refs + stage * plan.stage_bytes / 16);
         wait_for_products<1>();
@@ -259,16 +264,18 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
   const TileRange range(state.ranked[1].padded / kWgmmaColumns);
   if (range.begin >= range.end) return;
   const int32_t tiles = range.end - range.begin;
-  const WgmmaLoop loop{state,
-                       WgmmaShared(memory, plan),
-                       plan,
-                       static_cast<int32_t>(blockIdx.x) * kWgmmaRows,
-                       range.begin,
-                       tiles,
-                       ::min(state.survey_tiles, tiles)};
+  WgmmaLoop loop{state,
+                 WgmmaShared(memory, plan),
+                 plan,
+                 static_cast<int32_t>(blockIdx.x) * kWgmmaRows,
+                 range.begin,
+                 tiles,
+                 ::min(state.survey_tiles, tiles),
+                 plan.products};
   loop.init_barriers();
   await_inputs();
   if (Judge::idle(state)) return;
+  loop.products = state.needed_products();
   if (threadIdx.x < kWarpgroup) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 32;\n" ::);
     if (threadIdx.x == 0) loop.produce();

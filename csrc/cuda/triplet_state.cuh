@@ -78,6 +78,7 @@ struct TripletState {
   double margin = 0;
   const double* margin_values = nullptr;
   int64_t margin_stride = 0;
+  int shift = 0;  // 2^shift triplets in turn have the margin, weight and cotangent of one anchor
   bool soft_margin = false, swap = false, count_invalid = false, far_from_none = false;
   Reduction reduction = Reduction::mean;
   const double* weights = nullptr;
@@ -95,7 +96,10 @@ struct TripletState {
   TouchLists touches[3];         // by first role
   double* hub_buffer = nullptr;  // [kHubBlocks][warps][dim]
   Tally* tally = nullptr;
+  const int32_t* elsewhere = nullptr;  // not 0: another path has this loss; null = there is none
 
+  __device__ bool is_elsewhere() const { return elsewhere != nullptr && *elsewhere != 0; }
+  __device__ int64_t anchor_of(int64_t t) const { return t >> shift; }
   __device__ int64_t row_of(int role, int64_t t) const {
     return index[role] == nullptr ? t : index[role][t];
   }

@@ -66,9 +66,11 @@ __global__ void __launch_bounds__(kKeyWarps* kWarp)
 // Records the violation; returns the derivative of the term by it.
 __device__ inline double settle(const TripletState& state, int64_t t, double d_ap, double d_an,
                                 Term& term) {
-  const double margin =
-      state.margin_values == nullptr ? state.margin : state.margin_values[t * state.margin_stride];
-  const double weight = state.weights == nullptr ? 1.0 : state.weights[t];
+  const int64_t anchor = state.anchor_of(t);
+  const double margin = state.margin_values == nullptr
+                            ? state.margin
+                            : state.margin_values[anchor * state.margin_stride];
+  const double weight = state.weights == nullptr ? 1.0 : state.weights[anchor];
   const double violation = d_ap - d_an + margin;
   const double value = state.soft_margin ? SoftMargin::value(violation) : Hinge::value(violation);
   term.d_ap = d_ap;
@@ -175,18 +177,19 @@ __device__ double number_at(const void* numbers, int64_t at) {
   return widened(static_cast<const T*>(numbers)[at]);
 }
 
-// What reduction "none" writes and multiplies. Losses of halves are float32.
-__device__ inline void keep_term(const TripletState& state, int64_t t, Term& term) {
-  const bool wide = state.rows[0].dtype == DType::float64;
-  if (state.loss != nullptr) {
-    if (wide) {
-      static_cast<double*>(state.loss)[t] = term.value;
-    } else {
-      static_cast<float*>(state.loss)[t] = static_cast<float>(term.value);
-    }
+// What reduction "none" writes, and multiplies by. Losses of halves are float32.
+__device__ inline void keep_value(const TripletState& state, int64_t at, double value) {
+  if (state.loss == nullptr) return;
+  if (state.rows[0].dtype == DType::float64) {
+    static_cast<double*>(state.loss)[at] = value;
+  } else {
+    static_cast<float*>(state.loss)[at] = static_cast<float>(value);
   }
+}
+__device__ inline void multiply_by_cotangent(const TripletState& state, int64_t t, Term& term) {
   if (state.cotangent == nullptr) return;
-  const int64_t at = t * state.cotangent_stride;
+  const bool wide = state.rows[0].dtype == DType::float64;
+  const int64_t at = state.anchor_of(t) * state.cotangent_stride;
   const double factor =
       wide ? number_at<double>(state.cotangent, at) : number_at<float>(state.cotangent, at);
 #pragma unroll
@@ -197,7 +200,7 @@ __device__ inline void keep_term(const TripletState& state, int64_t t, Term& ter
 
 __device__ inline void count_term(const TripletState& state, int64_t t, const Term& term,
                                   TripletSums& sums) {
-  const double weight = state.weights == nullptr ? 1.0 : state.weights[t];
+  const double weight = state.weights == nullptr ? 1.0 : state.weights[state.anchor_of(t)];
   sums.total.add(term.value);
   if ((term.flags & kCounted) != 0) sums.counted.add(weight);
   if ((term.flags & kActive) != 0) sums.active.add(weight);

@@ -92,4 +92,21 @@ __device__ TripletSums sums_of_blocks(const TripletState& state, TripletSums (&s
   return own;
 }
 
+// The block that finishes last adds up the sums of all blocks. Returns whether this one has.
+template <int warps>
+__device__ bool finish_sums(const TripletState& state, TripletSums (&shared)[warps], int blocks) {
+  __shared__ bool last;
+  const auto t = static_cast<int>(threadIdx.x);
+  if (t == 0) {
+    __threadfence();
+    last = atomicAdd(&state.tally->finished, 1) == blocks - 1;
+  }
+  __syncthreads();
+  if (!last) return false;
+  __threadfence();
+  const TripletSums sums = sums_of_blocks(state, shared, blocks);
+  if (t == 0) write_loss(state, sums);
+  return true;
+}
+
 }  // namespace flashmetric::cuda

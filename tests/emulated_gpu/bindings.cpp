@@ -74,6 +74,7 @@ size_t listed_triplet(int, uintptr_t, const py::tuple& args, py::handle workspac
 
 // Of capability 9.0.
 void fm::cuda::launch_tiles_wgmma(const MineState&, cudaStream_t, Launches&) { std::abort(); }
+void fm::cuda::launch_tiles_wgmma(const SemiHardState&, cudaStream_t, Launches&) { std::abort(); }
 
 PYBIND11_MODULE(emulated, m) {
   m.def("cuda_mine", bound(read_mine, fm::cuda::mine));
@@ -85,6 +86,7 @@ PYBIND11_MODULE(emulated, m) {
   m.def("cuda_paired", bound(read_paired, fm::cuda::paired));
   m.def("cuda_pairwise", bound(read_pairwise<false>, fm::cuda::pairwise));
   m.def("cuda_pairwise_backward", bound(read_pairwise<true>, fm::cuda::pairwise_backward));
+  m.def("set_product_error", [](double share) { emulated::product_error = share; });
   m.def("counters", [] {
     const fm::cuda::Counters& calls = fm::cuda::call_counters;
     return std::map<std::string, int64_t>{{"cuda_mine", calls.mine},

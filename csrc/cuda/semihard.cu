@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The semi-hard loss of small classes: prepare -> bounds of the positives -> tiles look beyond them
+// -> keys choose -> the loss of given triplets.
+#include "semihard.h"
+#include "semihard_choose.cuh"
+#include "semihard_keys.cuh"
+#include "semihard_loss.cuh"
+#include "semihard_thresholds.cuh"
+#include "tiles.h"
+
+namespace flashmetric::cuda {
+namespace {
+
+Reduction reduction_of(DenseReduction named) {
+  switch (named) {
+    case DenseReduction::mean_active:
+      return Reduction::mean_active;
+    case DenseReduction::sum:
+      return Reduction::sum;
+    case DenseReduction::none:
+      return Reduction::none;
+    default:
+      return Reduction::mean;
+  }
+}
+
+TripletProblem terms_of(const DenseProblem& problem) {
+  TripletProblem terms;
+  terms.distance = problem.distance;
+  terms.normalize = problem.normalize;
+  terms.dtype = problem.dtype;
+  terms.dim = problem.dim;
+  for (int role = 0; role < 3; ++role) {
+    terms.rows[role] = role == 0 ? problem.query : problem.ref;
+    terms.first_role[role] = role == 0 || problem.symmetric ? 0 : 1;
+  }
+  terms.n = problem.query.n * kMostPositives;
+  terms.margin = problem.margin;
+  terms.margin_values = problem.margin_values;
+  terms.margin_stride = problem.margin_stride;
+  terms.soft_margin = problem.soft_margin;
+  terms.weights = problem.weights;
+  terms.count_invalid = problem.uncovered;
+  terms.far_from_none = true;
+  terms.cotangent = problem.cotangent;
+  terms.cotangent_stride = problem.cotangent_stride;
+  terms.loss = problem.out;
+  terms.grad[0] = problem.grad[0];
+  terms.grad[1] = problem.symmetric ? nullptr : problem.grad[1];
+  terms.stats = problem.stats;
+  return terms;
+}
+
+void launch_thresholds(const SemiHardState& state, cudaStream_t stream, Launches& launches) {
+  const int32_t rows = state.ranked[0].padded > state.ranked[1].padded ? state.ranked[0].padded
+                                                                       : state.ranked[1].padded;
+  start(launches, "bound_thresholds", bound_thresholds, blocks_for(rows, kThresholdWarps),
+        kThresholdWarps * kWarp, 0, stream, state, view_as<float>(state.query),
+        view_as<float>(state.ref));
+}
+
+void launch_tiles(SemiHardState state, const DeviceFacts& facts, cudaStream_t stream,
+                  Launches& launches) {
+  if (!launches.fine()) return;
+  state.ranked[1].slack = state.widest;
+#if defined(FLASHMETRIC_CUDA_SM90)
+  if (path_of(facts.major, facts.minor) == Path::wgmma) {
+    return launch_tiles_wgmma(state, stream, launches);
+  }
+#endif
+  launch_tiles_mma(state, facts.shared_bytes, stream, launches);
+}
+
+// Blocks of rows by keys: mostly there is next to nothing to do.
+constexpr unsigned kRowKeyBlocks = 64;
+// Rows times splits of the references: 64 MiB of bests.
+constexpr int64_t kMostBests = int64_t{1} << 18;
+
+template <Keys keys>
+void launch_choosing(const SemiHardState& state, cudaStream_t stream, Launches& launches) {
+  const RowView<float> x = view_as<float>(state.query);
+  const RowView<float> r = view_as<float>(state.ref);
+  start(launches, "choose_semihard", choose_semihard<keys>, blocks_for(state.query.n, kChooseWarps),
+        kChooseWarps * kWarp, 0, stream, state, x, r);
+  const unsigned each = blocks_for(state.query.n, 1);
+  const dim3 grid(each < kRowKeyBlocks ? each : kRowKeyBlocks,
+                  static_cast<unsigned>(state.key_splits));
+  start(launches, "judge_semihard_rows", judge_semihard_rows<keys>, grid, kRowKeyThreads, 0, stream,
+        state, x, r);
+  const unsigned some = blocks_for(state.query.n, kRowKeyWarps);
+  start(launches, "settle_semihard_rows", settle_semihard_rows<keys>,
+        some < kRowKeyBlocks ? some : kRowKeyBlocks, kRowKeyThreads, 0, stream, state, x, r);
+}
+
+}  // namespace
+
+SemiHardTiles::SemiHardTiles(const DenseProblem& problem, Names names, const DeviceFacts& facts)
+    : terms(terms_of(problem)) {
+  static_cast<Comparison&>(mined) = problem;
+  names.reduction = reduction_of(names.dense_reduction);
+  static_cast<MineState&>(state) = mine_state(mined, names, facts);
+  state.split = true;
+  const int64_t splits = kMostBests / (mined.query.n + 1) + 1;
+  state.key_splits = state.key_splits < splits ? state.key_splits : static_cast<int32_t>(splits);
+  state.drop = problem.drop_without_semihard;
+  state.uncovered = problem.uncovered;
+  loss = triplet_state(terms, names);
+  loss.shift = kPositivesShift;
+}
+
+void SemiHardTiles::lay_out_zeros(Arena& arena) {
+  cuda::lay_out_zeros(arena, mined, state);
+  state.crowded = arena.take<int32_t>(1);
+  state.n_valid = arena.take<int32_t>(1);
+  state.width = arena.take<uint32_t>(mined.query.n * kMostPositives);
+  // Not null, though there is no memory yet: all roles are named by lists.
+  static const int64_t somewhere = 0;
+  for (const int64_t*& index : loss.index) index = &somewhere;
+  loss.tally = state.tally;
+  loss.elsewhere = state.crowded;
+  cuda::lay_out_zeros(arena, terms, loss);
+}
+
+void SemiHardTiles::lay_out_rest(Arena& arena) {
+  cuda::lay_out_rest(arena, mined, state);
+  const int64_t positives = int64_t{state.ranked[0].padded} * kMostPositives;
+  state.low = arena.take<float>(positives);
+  state.certain = arena.take<float>(positives);
+  state.widest = arena.take<float>(state.ranked[1].padded);
+  state.bests = arena.take<RowBests>(state.key_splits * terms.n);
+  for (int64_t*& chosen : state.chosen) chosen = arena.take<int64_t>(terms.n);
+  loss.rows[0].numbers = state.query.numbers;
+  loss.rows[1].numbers = state.ref.numbers;
+  cuda::lay_out_rest(arena, terms, loss);
+  for (int role = 0; role < 3; ++role) loss.index[role] = state.chosen[role];
+  state.keys[0] = loss.keys[kAP];
+  state.keys[1] = loss.keys[kAN];
+}
+
+void SemiHardTiles::launch(const DeviceFacts& facts, cudaStream_t stream,
+                           Launches& launches) const {
+  if (!launches.fine()) return;
+  launch_prepare(state, stream, launches);
+  launch_thresholds(state, stream, launches);
+  launch_tiles(state, facts, stream, launches);
+  with_value<Keys::difference, Keys::product>(
+      keys_of(state.key), [&](auto keys) { launch_choosing<keys.value>(state, stream, launches); });
+  start(launches, "evaluate_semihard", evaluate_semihard, blocks_for(terms.n, kTripletThreads),
+        kTripletThreads, 0, stream, loss, state.n_valid);
+  launch_gradients(loss, stream, launches);
+  count(call_counters.tiles);
+}
+
+}  // namespace flashmetric::cuda

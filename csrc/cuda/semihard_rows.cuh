@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What a thread of a main loop knows of its rows while it looks for semi-hard negatives: a window
+// of scores beyond each positive of a row. The four threads that share a row share it, in shared
+// memory.
+#pragma once
+
+#include "row_gate.cuh"
+#include "semihard_state.cuh"
+
+namespace flashmetric::cuda {
+
+// Of a positive: the window is [low, low + width], and scores from `certain` on are beyond it.
+enum WindowField : int { kLow, kWidth, kCertain, kWindowFields };
+
+// Wider than any score: no negative is known that is certainly beyond.
+constexpr float kOpenWidth = kUnknown;
+
+// memory.kReach is the position of the row here.
+template <int slots, class Memory, int quads>
+struct SemiHardRows : RowGate<slots, Memory> {
+  static constexpr int kWindowWords = kWindowFields * kMostPositives * slots * quads;
+  static constexpr int kSharedBytes =
+      Memory::kBytes + kWindowWords * static_cast<int>(sizeof(float));
+  using RowGate<slots, Memory>::memory;
+
+  float* window;
+  int32_t n_kept[slots];
+  int most = 0;  // positives of a row of this warp
+
+  FM_DEVICE void attach(int32_t* shared, int thread) {
+    window = reinterpret_cast<float*>(shared) + thread / 4;
+    memory.attach(shared + kWindowWords + thread / 4);
+  }
+  FM_DEVICE float get(WindowField field, int positive, int slot) const {
+    return window[((positive * kWindowFields + field) * slots + slot) * quads];
+  }
+  FM_DEVICE void set(WindowField field, int positive, int slot, float value) {
+    window[((positive * kWindowFields + field) * slots + slot) * quads] = value;
+  }
+
+  FM_DEVICE void start(const SemiHardState& state, int slot, int32_t at) {
+    RowGate<slots, Memory>::start(state, slot, at);
+    const bool open = this->threshold[slot] == kUnknown;
+    memory.set(kReach, slot, at);
+    n_kept[slot] = 0;
+    const int64_t stride = state.ranked[0].padded;
+    const float never = __int_as_float(0x7F800000);
+#pragma unroll 1
+    for (int p = 0; p < kMostPositives; ++p) {
+      const float low = open ? state.low[p * stride + at] : never;
+      set(kLow, p, slot, low);
+      set(kWidth, p, slot, kOpenWidth);
+      set(kCertain, p, slot, open ? state.certain[p * stride + at] : never);
+      if (low < never) most = ::max(most, p + 1);
+    }
+  }
+  // After the rows have started.
+  FM_DEVICE void find_special() {
+    RowGate<slots, Memory>::find_special();
+#pragma unroll
+    for (int step = kWarp / 2; step > 0; step /= 2) {
+      most = ::max(most, __shfl_xor_sync(kAllLanes, most, step));
+    }
+  }
+
+  // A negative with this upper bound is certainly beyond the positive, in all four threads.
+  //
+  // Numerics: three roundings of at most u (|upper + slack| + |low|) each, for which 4 are added.
+  FM_DEVICE void narrow(int positive, int slot, float upper) {
+    constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
+    const float low = get(kLow, positive, slot);
+    const float high = upper + this->slack(slot);
+    const float width = (high - low) + u * (::fabsf(high) + ::fabsf(low));
+    set(kWidth, positive, slot, ::fminf(get(kWidth, positive, slot), width));
+  }
+};
+
+// The widths of the windows, to all threads that see the row.
+template <int slots, class Memory, int quads>
+FM_DEVICE void publish_widths(const SemiHardState& state,
+                              const SemiHardRows<slots, Memory, quads>& rows) {
+  if (threadIdx.x % 4 != 0) return;
+#pragma unroll
+  for (int s = 0; s < slots; ++s) {
+    const int32_t row = rows.memory.get(kRow, s);
+    if (row < 0) continue;
+    uint32_t* const width = state.width + int64_t{row} * kMostPositives;
+#pragma unroll 1
+    for (int p = 0; p < rows.most; ++p) {
+      const float own = rows.get(kWidth, p, s);
+      if (own < kOpenWidth) atomicMax(width + p, lowest_bits(own));
+    }
+  }
+}
+
+// After a survey.
+template <int slots, class Memory, int quads, class Sync>
+FM_DEVICE void share_thresholds(const SemiHardState& state,
+                                SemiHardRows<slots, Memory, quads>& rows, bool leads,
+                                const Sync& sync) {
+  publish_widths(state, rows);
+  sync();
+  if (leads) await_splits(state);
+  sync();
+#pragma unroll
+  for (int s = 0; s < slots; ++s) {
+    const int32_t row = rows.memory.get(kRow, s);
+    if (row < 0) continue;
+    const uint32_t* const width = state.width + int64_t{row} * kMostPositives;
+#pragma unroll 1
+    for (int p = 0; p < rows.most; ++p) {
+      // The four threads may read others that came later: each is as good.
+      const float shared = lowest_value(__ldcg(width + p));
+      rows.set(kWidth, p, s, ::fminf(rows.get(kWidth, p, s), shared));
+    }
+  }
+  __syncwarp();
+}
+
+template <int slots, class Memory, int quads>
+FM_DEVICE void publish_rows(const SemiHardState& state,
+                            const SemiHardRows<slots, Memory, quads>& rows) {
+  publish_widths(state, rows);
+#pragma unroll
+  for (int s = 0; s < slots; ++s) {
+    const int32_t row = rows.memory.get(kRow, s);
+    if (row < 0) continue;
+    state.n_candidates[0][int64_t{row} * state.streams + rows.stream] = rows.n_kept[s];
+    if (rows.n_kept[s] > kCandidates) state.judge_by_keys(row);
+  }
+}
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the stages that find semi-hard negatives by tiles hand to each other.
+//
+// With L and U the lower and upper bound of a score (certificate.h; U_ij = L_ij + 2 slack_j, and
+// the score is within slack_i of both), and s the score of positive p of row i in float64, which is
+// off by e at most, a reference j
+//   is certainly beyond p        if  L_ij - slack_i > s + e,
+//   is certainly not             if  U_ij < s - e - slack_i =: low_p,
+//   is not the nearest of those  if  L_ij > T + 2 slack_i,  T the least U of one that certainly is.
+// All others are candidates: U_ij - low_p is in [0, width_p + 2 slack_j] with
+// width_p = T + 2 slack_i - low_p. Keys decide between them.
+#pragma once
+
+#include "state.cuh"
+
+namespace flashmetric::cuda {
+
+// Positives of an anchor that tiles look beyond. Batches with larger classes are left to the dense
+// kernels: each positive costs a comparison of every pair.
+constexpr int kMostPositives = 8;
+constexpr int kPositivesShift = 3;
+static_assert(1 << kPositivesShift == kMostPositives);
+
+// The best negative beyond a positive, and the farthest of all, by the negated key. Lane q of every
+// eight has that of positive q.
+struct RowBests {
+  BestPair beyond{0, -1};
+  BestPair farthest{0, -1};
+
+  __device__ void offer(const RowBests& other) {
+    beyond.offer(other.beyond.key, other.beyond.row);
+    farthest.offer(other.farthest.key, other.farthest.row);
+  }
+  __device__ void offer_lane(int mask) {
+    beyond.offer_lane(mask);
+    farthest.offer_lane(mask);
+  }
+};
+
+struct SemiHardState : MineState {
+  bool drop = false;           // else the farthest negative where none is beyond
+  bool uncovered = false;      // positives count where there is no negative at all
+  int32_t* crowded = nullptr;  // an anchor has more positives: nothing is done here
+  int32_t* n_valid = nullptr;  // anchors that have a triplet with a negative
+  float* low = nullptr;        // [kMostPositives][padded queries]
+  float* certain = nullptr;    // the same: s + e + slack_i
+  float* widest = nullptr;     // [padded references] largest slack of the 32 that share the place
+  uint32_t* width = nullptr;   // [n_query][kMostPositives] lowest_bits, 0: none known
+  RowBests* bests = nullptr;   // [key_splits][n_query][kMostPositives] of rows that keys judge
+  int64_t* chosen[3] = {};     // [n_query * kMostPositives] anchor, positive, negative
+  double* keys[2] = {};        // of both pairs
+
+  __device__ int64_t known_position(int64_t i) const {
+    const int64_t other = labels.self(i);
+    return other >= 0 && other < ref.n ? ranked[1].position[other] : -1;
+  }
+};
+
+// The positives of an anchor: a run of positions, without its own.
+struct PositiveRun {
+  int32_t begin, end, self;  // self: a position anywhere, or -1
+
+  __device__ PositiveRun(const SemiHardState& state, int64_t i, int32_t position)
+      : begin(state.ranked[0].run_begin[position]),
+        end(state.ranked[0].run_end[position]),
+        self(static_cast<int32_t>(state.known_position(i))) {}
+  __device__ bool has_self() const { return self >= begin && self < end; }
+  __device__ int count() const { return end - begin - (has_self() ? 1 : 0); }
+  // Position of positive number `at`.
+  __device__ int32_t of(int at) const {
+    const int32_t position = begin + at;
+    return has_self() && position >= self ? position + 1 : position;
+  }
+  __device__ int64_t negatives(const Tally& tally) const {
+    const auto refs = static_cast<int64_t>(tally.cursor & 0xFFFFFFFFULL);
+    return refs - (end - begin) - (self >= 0 && !has_self() ? 1 : 0);
+  }
+};
+
+}  // namespace flashmetric::cuda

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The semi-hard loss by tiles on a GPU, without one: matrix instructions are written out for the
+host (emulated_gpu/ptx.cuh). The gradient shows the choices: a negative in another one's place moves
+rows by a whole slope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+import emulation
+from compare import assert_same_bits
+from dense_beside_float64 import CLASSES, assert_beside_float64, batch, with_references
+from flashmetric import _ops
+from flashmetric._ops import cuda
+from op_db import OP
+from test_emulated_gpu import module  # noqa: F401  a fixture
+from test_gradients import gradients
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+NAME = "triplet_loss[semihard]"
+
+
+@pytest.fixture
+def on_the_gpu(module, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("FLASHMETRIC_CUDA_PATH", "mma")
+    monkeypatch.setenv("EMULATED_SHARED_BYTES", "166912")
+
+    @contextmanager
+    def on() -> Iterator[None]:
+        before = module.counters()["cuda_tiles"]
+        with pytest.MonkeyPatch.context() as patch:
+            running = emulation.in_place_of_the_cpu(module, patch)
+            next(running)
+            patch.setitem(_ops._ON_CPU, "listed_triplet", cuda.semihard)
+            patch.setattr(_ops, "listed_triplet", cuda.semihard)
+            yield
+        assert module.counters()["cuda_tiles"] > before
+
+    return on
+
+
+@pytest.fixture
+def run(on_the_gpu):
+    def gradients_there(op, sample, cotangent):
+        with on_the_gpu():
+            return gradients(op, sample, cotangent)
+
+    return gradients_there
+
+
+@pytest.mark.parametrize(("n", "dim"), [(1, 3), (2, 1), (63, 17), (129, 64), (257, 65)])
+def test_sizes_around_every_edge(run, n, dim):
+    assert_beside_float64(NAME, batch(NAME, n, dim), run)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_classes(run, classes):
+    """Those that are too large go another way."""
+    for options in ({"reduction": "none"}, {"invalid": "count"}):
+        assert_beside_float64(NAME, batch(NAME, 70, 9, classes, **options), run)
+
+
+def test_classes_of_all_sizes_up_to_the_largest(run):
+    """Nine rows are eight positives; one more, and all go another way."""
+    for sizes in ((1, 2, 5, 9, 9, 3, 8, 1, 7), (10, 2, 30)):
+        labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
+        sample = batch(NAME, len(labels), 20, labels=labels[order], reduction="none")
+        assert_beside_float64(NAME, sample, run)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["random", "tight_classes", "duplicates", "integers", "offset", "outliers", "all_equal"],
+)
+def test_rows_made_to_mislead(run, kind):
+    for distance in ("euclidean", "sqeuclidean", "cosine", "dot"):
+        sample = batch(NAME, 140, 24, kind=kind, distance=distance)
+        assert_beside_float64(NAME, sample, run)
+    assert_beside_float64(NAME, batch(NAME, 140, 24, kind=kind, normalize=True), run)
+
+
+@pytest.mark.parametrize(
+    "kind", ["one_ulp_neighbours", "with_nan", "beyond_tiles", "keys_underflow", "all_zero"]
+)
+def test_rows_that_tiles_hardly_rank(run, kind):
+    assert_beside_float64(NAME, batch(NAME, 60, 9, kind=kind, reduction="none"), run)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(run, dtype):
+    """Rows of bfloat16 need no second half, unless a centre moves them."""
+    for kind in ("random", "offset_per_feature"):
+        sample = batch(NAME, 130, 70, kind=kind, reduction="none")
+        rows = sample.tensors["embeddings"].clamp(-6e4, 6e4).to(dtype)
+        expected = gradients(OP[NAME], sample.with_tensors(embeddings=rows.float()))
+        value, grads = run(OP[NAME], sample.with_tensors(embeddings=rows), None)
+        torch.testing.assert_close(value, expected[0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            grads["embeddings"].float(), expected[1]["embeddings"], rtol=2**-7, atol=1e-6
+        )
+
+
+def test_references(run):
+    for n, n_ref in ((40, 300), (130, 40)):
+        sample = with_references(batch(NAME, n, 9, reduction="none"), n_ref)
+        assert_beside_float64(NAME, sample, run)
+        # A query may also stand for a reference of another class, or for none.
+        generator = torch.Generator().manual_seed(n)
+        anyone = torch.randint(-1, n_ref, (n,), generator=generator)
+        assert_beside_float64(NAME, sample.with_options(self_index=anyone), run)
+
+
+@pytest.mark.parametrize("soft_margin", [False, True])
+def test_options(run, soft_margin):
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.rand(90, generator=generator) * (torch.arange(90) % 3 > 0)
+    for options in (
+        {"fallback": "drop", "weights": weights},
+        {"invalid": "count", "reduction": "mean_active"},
+        {"distance": "snr", "reduction": "none"},
+        {"ignore_label": 3, "reduction": "sum"},
+        {"margin": 2 * torch.rand(90, generator=generator)},
+    ):
+        sample = batch(NAME, 90, 7, soft_margin=soft_margin, **options)
+        assert_beside_float64(NAME, sample, run)
+
+
+def test_statistics(on_the_gpu):
+    for options in ({}, {"fallback": "drop"}, {"margin": -0.2}, {"labels": torch.arange(90) // 12}):
+        sample = batch(NAME, 90, 7, **options)
+        _, expected = OP[NAME].run(sample, "reference", return_stats=True)
+        with on_the_gpu():
+            _, ours = OP[NAME].run(sample, return_stats=True)
+        torch.testing.assert_close(tuple(ours), tuple(expected), rtol=1e-6, atol=0)
+
+
+def test_equal_inputs_give_equal_bits(run):
+    sample, cotangent = batch(NAME, 100, 9), torch.ones(())
+    (value, grads), (again, more) = (run(OP[NAME], sample, cotangent) for _ in range(2))
+    assert_same_bits(value, again)
+    assert_same_bits(grads["embeddings"], more["embeddings"])
+
+
+def test_products_that_are_too_far_off_are_noticed(run, module):  # noqa: F811
+    """By the gradient of some choices: the bound is what makes them those of the keys."""
+    sample = batch(NAME, 130, 64, reduction="none")
+    module.set_product_error(2.0**-7)
+    try:
+        with pytest.raises(AssertionError):
+            assert_beside_float64(NAME, sample, run)
+    finally:
+        module.set_product_error(0)
+    assert_beside_float64(NAME, sample, run)
