@@ -80,6 +80,7 @@ Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Devi
   const auto zeros = [&](Arena& arena) {
     lay_out_zeros(arena, mined, mine);
     state.tally = mine.tally;
+    state.index[1] = state.index[2] = &kNoIndexYet;
     lay_out_zeros(arena, loss, state);
     return mine.tally;
   };
@@ -89,11 +90,11 @@ Status mined_triplet(MineProblem& mined, TripletProblem& loss, Names names, Devi
       mined.positive = arena.take<int64_t>(loss.n);
       mined.negative = arena.take<int64_t>(loss.n);
     }
-    state.index[1] = mined.positive;
-    state.index[2] = mined.negative;
     state.rows[0].numbers = mine.query.numbers;
     state.rows[1].numbers = mine.ref.numbers;
     lay_out_rest(arena, loss, state);
+    state.index[1] = mined.positive;
+    state.index[2] = mined.negative;
   };
   return run("mined_triplet", loss.workspace, device, zeros, rest,
              [&](cudaStream_t stream, Launches& launches) {

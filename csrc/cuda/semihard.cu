@@ -113,9 +113,7 @@ void SemiHardTiles::lay_out_zeros(Arena& arena) {
   state.crowded = arena.take<int32_t>(1);
   state.n_valid = arena.take<int32_t>(1);
   state.width = arena.take<uint32_t>(mined.query.n * kMostPositives);
-  // Not null, though there is no memory yet: all roles are named by lists.
-  static const int64_t somewhere = 0;
-  for (const int64_t*& index : loss.index) index = &somewhere;
+  for (const int64_t*& index : loss.index) index = &kNoIndexYet;
   loss.tally = state.tally;
   loss.elsewhere = state.crowded;
   cuda::lay_out_zeros(arena, terms, loss);

@@ -105,6 +105,10 @@ struct TripletState {
   }
 };
 
+// What an index points to until it has memory: not null, or the layout would take its role for one
+// that no list names.
+inline constexpr int64_t kNoIndexYet = 0;
+
 constexpr int kHubBlocks = 528;  // four for each multiprocessor of an H100
 
 // The roles of the rows of a pair: anchor 0, positive 1, negative 2.

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Kernels of a GPU write to as much scratch memory as they ask for, and no byte beyond."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import emulation
+from flashmetric import _ops, triplet_loss
+from flashmetric._ops import cuda
+from samples import class_batch
+from test_emulated_gpu import module  # noqa: F401  a fixture
+
+_BEYOND = 2**20  # bytes
+_UNTOUCHED = 0xAB
+
+
+def _run(kernel, _, arguments):
+    needed = kernel(0, 0, arguments, None)
+    memory = torch.full((needed + _BEYOND,), _UNTOUCHED, dtype=torch.uint8)
+    kernel(0, 0, arguments, memory[:needed])
+    assert (memory[needed:] == _UNTOUCHED).all(), f"{kernel.__name__} writes beyond its workspace"
+
+
+@pytest.mark.parametrize("references", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("mining", ["hard", "semihard", "all"])
+def test_losses_stay_in_their_workspace(module, monkeypatch, mining, reduction, references):  # noqa: F811
+    """Of 300 rows, of which one is the negative of many."""
+    monkeypatch.setenv("FLASHMETRIC_CUDA_PATH", "mma")
+    rows, labels = class_batch(300, 16, 75, seed=1)
+    rows[7] = 0
+    rows.requires_grad_()
+    options = {}
+    if references:
+        refs, ref_labels = class_batch(200, 16, 75, seed=2)
+        options = {"ref_embeddings": refs.requires_grad_(), "ref_labels": ref_labels}
+    with pytest.MonkeyPatch.context() as patch:
+        next(emulation.in_place_of_the_cpu(module, patch))
+        patch.setattr(cuda, "_run", _run)
+        patch.setitem(_ops._ON_CPU, "listed_triplet", cuda.semihard)
+        patch.setattr(_ops, "listed_triplet", cuda.semihard)
+        loss = triplet_loss(rows, labels, mining=mining, reduction=reduction, **options)
+        loss.sum().backward()
+    assert rows.grad.isfinite().all()
