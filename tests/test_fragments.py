@@ -35,6 +35,7 @@ int main() {
   list("sum_row", 64, [](int i) { return sum_row(i / 2, i % 2); });
   list("sum_column", 128, [](int i) { return sum_column(i / 4, i / 2 % 2, i % 2); });
   list("mma", 4, [](int i) { return mma_register(i / 2, i % 2); });
+  list("paired", 32, [](int i) { return static_cast<int>(paired_column(i / 2, i % 2)); });
   list("wgmma", 64, [](int i) { return wgmma_register(i / 2 % 2, i / 4, i % 2); }, "}");
 }
 """
@@ -137,3 +138,20 @@ def test_wgmma_holds_blocks_of_eight_columns(layout):
     for register in range(64):
         block, slot, e = register // 4, register // 2 % 2, register % 2
         assert layout["wgmma"][block * 4 + slot * 2 + e] == register
+
+
+def test_one_load_starts_four_sums(layout):
+    """Stored by paired_column, the four numbers at twice the first column of a lane are those of
+    the columns of its four registers of a block, of both units."""
+    stored = np.full(32, -1)
+    stored[layout["paired"]] = np.arange(16).repeat(2)
+    assert (stored >= 0).all()
+    for lane in LANES:
+        for block in range(2):
+            first = 2 * layout["sum_column"][lane * 4 + block * 2]
+            for slot in range(2):
+                for e in range(2):
+                    column = layout["sum_column"][lane * 4 + block * 2 + e]
+                    at = layout["wgmma"][block * 4 + slot * 2 + e] - 4 * block
+                    assert at == layout["mma"][slot * 2 + e]
+                    assert stored[first + at] == column

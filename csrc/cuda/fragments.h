@@ -29,4 +29,10 @@ FM_HD constexpr int sum_column(int lane, int block, int e) { return 8 * block + 
 FM_HD constexpr int mma_register(int slot, int e) { return 2 * slot + e; }
 FM_HD constexpr int wgmma_register(int slot, int block, int e) { return 4 * block + 2 * slot + e; }
 
+// Two columns next to each other, 0 and 1, and two rows: four registers that follow each other,
+// which one load of 16 bytes fills where a number per column is stored as 0, 1, 0, 1.
+FM_HD constexpr int64_t paired_column(int64_t column, int copy) {
+  return column / 2 * 4 + copy * 2 + column % 2;
+}
+
 }  // namespace flashmetric::cuda

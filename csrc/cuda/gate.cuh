@@ -40,8 +40,9 @@ struct TileRange {
   }
 };
 
-// What is known of the columns of a tile, in shared memory.
-enum ColumnNumber : int { kStart, kShift, kColumnSlack, kColumnNumbers };
+// What is known of the columns of a tile, in shared memory: one number of each kind per column, but
+// two to start from, last (see RankedSet).
+enum ColumnNumber : int { kShift, kColumnSlack, kStart, kColumnNumbers = kStart + 2 };
 
 // columns: their numbers, one kind `stride` after the other.
 template <class Miner, int slots, int blocks, int stride, class Rows, class Acc>

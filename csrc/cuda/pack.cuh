@@ -18,6 +18,10 @@ namespace flashmetric::cuda {
 
 constexpr int kPackThreads = 256;
 
+__device__ inline void write_start(const RankedSet& set, int64_t position, float start) {
+  set.start[paired_column(position, 0)] = set.start[paired_column(position, 1)] = start;
+}
+
 // What no tile may see: zeros that can never be chosen.
 __device__ inline void write_padding(const MineState& state, const RankedSet& set, int64_t position,
                                      int64_t chunks) {
@@ -29,7 +33,7 @@ __device__ inline void write_padding(const MineState& state, const RankedSet& se
   if (lane != 0) return;
   set.slack[position] = 0;
   const float never = __int_as_float(0x7F800000);
-  set.start[position] = state.split ? 0 : state.farthest[kNegative] ? never : -never;
+  write_start(set, position, state.split ? 0 : state.farthest[kNegative] ? never : -never);
   set.shift[position] = never;
   set.run_begin[position] = set.run_end[position] = 0;
 }
@@ -50,7 +54,7 @@ __device__ inline void write_whole(const MineState& state, const RankedSet& set,
   }
   const bool alike = state.farthest[kPositive] == state.farthest[kNegative];
   set.slack[position] = slack;
-  set.start[position] = state.farthest[kNegative] ? lower[kNegative] : -lower[kNegative];
+  write_start(set, position, state.farthest[kNegative] ? lower[kNegative] : -lower[kNegative]);
   set.shift[position] =
       alike ? lower[kPositive] - lower[kNegative] : lower[kPositive] + lower[kNegative];
 }
@@ -63,7 +67,7 @@ __device__ inline void write_halves(const RankedSet& set, int64_t position, floa
   constexpr auto u = static_cast<float>(Precision<float>::roundoff);
   const float slack = (known + 4 * u * ::fabsf(offset)) * (1 + 0x1p-18F);
   set.slack[position] = slack;
-  set.start[position] = 0;
+  write_start(set, position, 0);
   set.shift[position] = offset + slack;
 }
 

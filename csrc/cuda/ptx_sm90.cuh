@@ -56,12 +56,14 @@ FM_DEVICE void copy_bytes(uint32_t to, const void* from, uint32_t bytes, uint32_
 }
 
 // A tile of rows of 128 bytes, 16-byte pieces swizzled, features contiguous: groups of eight rows
-// are 1024 bytes apart. Fields count 16 bytes; 1 at bit 62 names the swizzle.
-FM_DEVICE uint64_t tile_descriptor(uint32_t tile) {
+// are 1024 bytes apart. Fields count 16 bytes. The lower half says where the tile is, in 14 bits,
+// and that there is no second step along the features; what is added to it moves the tile, which
+// never leaves the 256 KiB that 14 bits reach. In the upper half, 1 at bit 62 names the swizzle.
+FM_DEVICE uint32_t tile_place(uint32_t tile) { return (tile & 0x3FFFFU) >> 4 | uint32_t{1} << 16; }
+FM_DEVICE uint64_t tile_descriptor(uint32_t place) {
   constexpr uint64_t row_groups = uint64_t{1024 / 16} << 32;
-  constexpr uint64_t unused = uint64_t{1} << 16;  // no second step along the features
   constexpr uint64_t swizzle = uint64_t{1} << 62;
-  return (tile & 0x3FFFFU) >> 4 | row_groups | unused | swizzle;
+  return row_groups | swizzle | place;
 }
 
 FM_DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }

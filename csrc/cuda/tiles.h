@@ -15,7 +15,7 @@ constexpr int kWgmmaColumns = 128;
 constexpr int kColumnSlots = 4;  // tiles the numbers of whose columns are in shared memory
 constexpr int kQueryChunkBytes = kWgmmaRows * 2 * kFeatures;
 constexpr int kRefChunkBytes = kWgmmaColumns * 2 * kFeatures;
-constexpr int kColumnsBytes = kColumnSlots * 3 * kWgmmaColumns * static_cast<int>(sizeof(float));
+constexpr int kColumnsBytes = kColumnSlots * 4 * kWgmmaColumns * static_cast<int>(sizeof(float));
 
 constexpr int kConsumers = 4;  // warpgroups that multiply
 // Eight words of each of the two rows of a thread.

@@ -45,13 +45,14 @@ struct MmaSums {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
     for (int block = 0; block < 8; ++block) {
-      const auto two = *reinterpret_cast<const float2*>(from + sum_column(lane, block, 0));
+      const int at = 2 * sum_column(lane, block, 0);
+      const auto four = *reinterpret_cast<const float4*>(from + at);
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        for (int slot = 0; slot < 2; ++slot) {
-          sum[m][block][mma_register(slot, 0)] = two.x;
-          sum[m][block][mma_register(slot, 1)] = two.y;
-        }
+        sum[m][block][mma_register(0, 0)] = four.x;
+        sum[m][block][mma_register(0, 1)] = four.y;
+        sum[m][block][mma_register(1, 0)] = four.z;
+        sum[m][block][mma_register(1, 1)] = four.w;
       }
     }
   }
@@ -126,8 +127,11 @@ struct MmaLoader {
         const RankedSet& set = state.ranked[1];
         const int kind = t / (kMmaColumns / 4);
         const int at = t % (kMmaColumns / 4) * 4;
-        const float* from = kind == kStart ? set.start : kind == kShift ? set.shift : set.slack;
-        copy16(&shared.columns[turn % stages][kind][at], from + ref + at);
+        const float* from = kind == kShift         ? set.shift + ref
+                            : kind == kColumnSlack ? set.slack + ref
+                                                   : set.start + 2 * ref;
+        copy16(&shared.columns[turn % stages][kind][at],
+               from + (kind > kStart ? kMmaColumns : 0) + at);
       }
     }
     close_copies();
@@ -165,7 +169,7 @@ FM_DEVICE void rank_by_mma(const typename Judge::State& state, MmaShared<stages>
       wait_for_copies<stages - 2>();
       __syncthreads();  // the stage is full, and the one before it has been read by all
       loader.start(step + stages - 1);
-      if (chunk == 0) sums.start(columns + kStart * kMmaColumns);
+      if (chunk == 0) sums.start(columns + kStart * kMmaColumns + warp_column);
       sums.add_chunk(shared.stage[step % stages], warp_row, warp_column);
     }
     const int32_t first = loader.column_of(turn) + warp_column;

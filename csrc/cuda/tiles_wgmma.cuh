@@ -146,11 +146,12 @@ struct WgmmaLoop {
       rows.start(judged, s, query + row);
     }
     rows.find_special();
-    if (plan.resident_bytes > 0) wait(query_full(), 0);
-    // Addresses in descriptors count 16 bytes: what is added moves the tile.
-    const uint64_t queries =
-        tile_descriptor(query_chunk(0, 0) + static_cast<uint32_t>(group_row * 2 * kFeatures));
-    const uint64_t refs = tile_descriptor(stage_ref(0));
+    const bool resident = plan.resident_bytes > 0;
+    const uint32_t queries =
+        tile_place(query_chunk(0, 0) + static_cast<uint32_t>(group_row * 2 * kFeatures));
+    const uint32_t refs = tile_place(stage_ref(0));
+    if (resident) wait(query_full(), 0);
+    const uint32_t stage_step = static_cast<uint32_t>(plan.stage_bytes) / 16;
     int stage = 0;
     uint32_t round = 0;
     for (int turn = 0; turn < turns(); ++turn) {
@@ -161,11 +162,10 @@ struct WgmmaLoop {
       int before = -1;  // the stage whose products may still run
       for (int chunk = 0; chunk < products.count(); ++chunk) {
         wait(full(stage), round & 1);
-        const int of_query = products.of_query(chunk);
-        multiply_chunk(sums,
-                       queries + (plan.resident_bytes > 0 ? of_query * kQueryChunkBytes / 16
-                                                          : stage * plan.stage_bytes / 16),
-                       refs + stage * plan.stage_bytes / 16);
+        const uint32_t moved = static_cast<uint32_t>(stage) * stage_step;
+        const auto of_query = static_cast<uint32_t>(products.of_query(chunk));
+        const uint32_t query_at = resident ? of_query * (kQueryChunkBytes / 16) : moved;
+        multiply_chunk(sums, queries + query_at, refs + moved);
         wait_for_products<1>();
         if (before >= 0 && lane == 0) arrive(empty(before));
         before = stage;
@@ -197,12 +197,13 @@ struct WgmmaLoop {
     constexpr uint32_t bytes = kWgmmaColumns * sizeof(float);
     expect_bytes(columns_full(slot), kColumnNumbers * bytes);
     const RankedSet& refs = state.ranked[1];
-    const float* from[kColumnNumbers] = {refs.start, refs.shift, refs.slack};
-#pragma unroll
-    for (int kind = 0; kind < kColumnNumbers; ++kind) {
-      copy_bytes(shared_address(columns_of(turn) + kind * kWgmmaColumns), from[kind] + ref, bytes,
+    const auto copy = [&](ColumnNumber kind, const float* from, uint32_t size) {
+      copy_bytes(shared_address(columns_of(turn) + kind * kWgmmaColumns), from, size,
                  columns_full(slot));
-    }
+    };
+    copy(kShift, refs.shift + ref, bytes);
+    copy(kColumnSlack, refs.slack + ref, bytes);
+    copy(kStart, refs.start + 2 * ref, 2 * bytes);
   }
 
   struct WgmmaSums {
@@ -213,12 +214,12 @@ struct WgmmaLoop {
     FM_DEVICE void start(const float* from, int lane) {
 #pragma unroll
       for (int block = 0; block < kWgmmaColumns / 8; ++block) {
-        const auto two = *reinterpret_cast<const float2*>(from + sum_column(lane, block, 0));
-#pragma unroll
-        for (int slot = 0; slot < 2; ++slot) {
-          sum[wgmma_register(slot, block, 0)] = two.x;
-          sum[wgmma_register(slot, block, 1)] = two.y;
-        }
+        const int at = 2 * sum_column(lane, block, 0);
+        const auto four = *reinterpret_cast<const float4*>(from + at);
+        sum[wgmma_register(0, block, 0)] = four.x;
+        sum[wgmma_register(0, block, 1)] = four.y;
+        sum[wgmma_register(1, block, 0)] = four.z;
+        sum[wgmma_register(1, block, 1)] = four.w;
       }
     }
     // The products run behind the compiler's back: nothing may read the sums before this.
@@ -228,12 +229,13 @@ struct WgmmaLoop {
     }
   };
 
-  FM_DEVICE static void multiply_chunk(WgmmaSums& sums, uint64_t queries, uint64_t refs) {
+  FM_DEVICE static void multiply_chunk(WgmmaSums& sums, uint32_t queries, uint32_t refs) {
     sums.settle();
     begin_products();
 #pragma unroll
-    for (int step = 0; step < kFeatures / 16; ++step) {  // 16 features are 32 bytes
-      multiply_add(sums.sum, queries + 2 * step, refs + 2 * step);
+    for (uint32_t step = 0; step < kFeatures / 16; ++step) {  // 16 features are 32 bytes
+      multiply_add(sums.sum, tile_descriptor(queries + 2 * step),
+                   tile_descriptor(refs + 2 * step));
     }
     commit_products();
   }
