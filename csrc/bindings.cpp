@@ -80,6 +80,12 @@ void pair_products(py::handle rows, py::handle out) {
   raise(fm::pair_products(static_cast<const float*>(from.data), from.shape[0], from.shape[1], to));
 }
 
+py::dict counters() {
+  py::dict named;
+  for (const auto& [name, count] : fm::counters()) named[py::str(name)] = count;
+  return named;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
@@ -107,11 +113,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     return name;
   });
   m.def("usual_device", &fm::bindings::usual_device);
-  m.def("counters", [] {
-    py::dict named;
-    for (const auto& [name, count] : fm::counters()) named[py::str(name)] = count;
-    return named;
-  });
+  m.def("counters", &counters);
   m.def("reset_counters", &fm::reset_counters);
   m.def("set_slack_factor", &fm::set_slack_factor);
   m.def("rank_narrow_always", &fm::rank_narrow_always);

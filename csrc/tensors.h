@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A tensor of torch, seen without linking torch: by the C functions that its class offers for
-// DLPack, 20 ns each, or by its attributes, 500 ns. Only arguments.h includes this.
+// DLPack, 20 ns each, or by its attributes, 500 ns. Only calls.h includes this.
 #pragma once
 
 #include <pybind11/pybind11.h>

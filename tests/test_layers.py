@@ -47,7 +47,7 @@ POLICIES = {
     *("key_form.h", "certificate.h", "exact_sum.h", "dense_terms.h", "triplet_range.h"),
 }
 API = "flashmetric.h"
-KNOW_PYTHON = ("bindings.cpp", "arguments.h", "tensors.h")
+KNOW_PYTHON = ("bindings.cpp", "arguments.h", "calls.h", "tensors.h")
 HOOKS = "test_hooks.h"
 # What the top-level files of csrc may include of ours; a folder may also include itself.
 CPP_LAYERS = {
@@ -55,7 +55,8 @@ CPP_LAYERS = {
     "cpu/isa.cpp": {API, HOOKS} | POLICIES,
     "cpu/narrow_kernels.cpp": {API, HOOKS} | POLICIES,
     HOOKS: {API},
-    "arguments.h": {API, "cuda.h", "tensors.h"},
+    "arguments.h": {API, "calls.h", "cuda.h"},
+    "calls.h": {API, "tensors.h"},
     "tensors.h": {API},
     "dispatch.cpp": {
         API,

@@ -234,8 +234,7 @@ struct WgmmaLoop {
     begin_products();
 #pragma unroll
     for (uint32_t step = 0; step < kFeatures / 16; ++step) {  // 16 features are 32 bytes
-      multiply_add(sums.sum, tile_descriptor(queries + 2 * step),
-                   tile_descriptor(refs + 2 * step));
+      multiply_add(sums.sum, tile_descriptor(queries + 2 * step), tile_descriptor(refs + 2 * step));
     }
     commit_products();
   }
