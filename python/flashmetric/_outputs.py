@@ -87,8 +87,8 @@ def _loss(
     first = sets[0]
     dtype = first.dtype if first.dtype not in HALF else torch.float32
     outputs = [first.new_empty((n,) if reduction == "none" else (), dtype=dtype)]
-    for rows, want in zip(sets, wanted, strict=True):
-        if want and rows is not None:
+    for role, rows in enumerate(sets):
+        if rows is not None and wanted[role]:
             outputs.append(torch.empty_like(rows, dtype=dtype, memory_format=_ROW_BY_ROW))
     if with_stats:
         outputs.append(first.new_empty(7, dtype=torch.float64))

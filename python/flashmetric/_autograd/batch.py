@@ -179,10 +179,10 @@ class _BatchLoss(Function):
             needed = ctx.needs_input_grad[:2]
             run = getattr(_ops, ctx.kernel)
             found = run(*saved, grad_loss, *ctx.options, needed, False)
-            grads = by_input(found[1:], needed)
+            grads = finished(ctx.op, by_input(found[1:], needed), saved[:2])
         else:
-            grads = scaled(saved[2:], grad_loss)
-        return *finished(ctx.op, grads, saved[:2]), None, None, None, None
+            grads = scaled(ctx.op, saved[2:], grad_loss, saved[:2])
+        return *grads, None, None, None, None
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:

@@ -25,28 +25,12 @@ _NUMBERS = (float, int)
 
 
 class _Known(NamedTuple):
-    """Batch-hard loss of embeddings by their labels; only tensors and margin are still open."""
+    """A batch-hard loss of embeddings by their labels; tensors and margin are still open."""
 
     op: str
     rule: tuple[Any, ...]
     margin: float  # where none is given
     options: tuple[Any, ...]
-
-    def __call__(self, embeddings: Tensor, labels: Any, margin: Any) -> Tensor:
-        op, rule, number, options = self
-        if margin is not None:
-            number = float(margin)
-        wanted = [
-            embeddings.requires_grad and options[-1] != "none" and torch.is_grad_enabled(),
-            False,
-            False,
-        ]
-        formula, request = (number, *options), (wanted, False, op)
-        outputs = apply_triplet_loss(
-            embeddings, None, None, (labels, *_NONE), rule, formula, request
-        )
-        loss: Tensor = outputs[0]
-        return loss
 
 
 class KnownCalls:
@@ -55,20 +39,30 @@ class KnownCalls:
     def __init__(self) -> None:
         self._known: dict[tuple[int, tuple[Any, ...]], _Known] = {}
 
-    def find(
+    def loss(
         self, words: tuple[Any, ...], embeddings: Any, labels: Any, margin: Any
-    ) -> _Known | None:
-        """If no check would refuse this call without other tensors: one that is known, whose
-        tensors are rows and their class ids, of one device, and whose margin is a finite number."""
+    ) -> Tensor | None:
+        """Of a call without other tensors; None where it is not known, or has to be checked: its
+        tensors must be rows and their class ids, of one device, its margin a finite number."""
         if is_compiling() or type(embeddings) is not Tensor or type(labels) is not Tensor:
             return None
         if margin is not None and (type(margin) not in _NUMBERS or margin - margin != 0):
             return None
-        device = _ops.usual_device(embeddings, labels)
         try:
-            return self._known.get((device, words))
+            known = self._known.get((_ops.usual_device(embeddings, labels), words))
         except TypeError:  # a word that has no hash; the checks have more to say
             return None
+        if known is None:
+            return None
+        op, rule, number, options = known
+        wanted = embeddings.requires_grad and options[-1] != "none" and torch.is_grad_enabled()
+        formula = (number if margin is None else float(margin), *options)
+        request = ([wanted, False, False], False, op)
+        tensors = (labels, *_NONE)
+        loss: Tensor = apply_triplet_loss(embeddings, None, None, tensors, rule, formula, request)[
+            0
+        ]
+        return loss
 
     def learn(
         self, words: tuple[Any, ...], op: str, given: Comparison, formula: Formula, mining: str

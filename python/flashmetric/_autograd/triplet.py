@@ -92,10 +92,10 @@ class _TripletLoss(Function):
         if ctx.formula[-1] == "none":
             needed = ctx.needs_input_grad[:3]
             found = _ops.triplet(*saved, grad_loss, *ctx.formula, needed, False)
-            grads = by_input(found[1:], needed)
+            grads = finished(ctx.op, by_input(found[1:], needed), saved[:3])
         else:
-            grads = scaled(saved[3:6], grad_loss)
-        return *finished(ctx.op, grads, saved[:3]), None, None, None, None
+            grads = scaled(ctx.op, saved[3:6], grad_loss, saved[:3])
+        return *grads, None, None, None, None
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:

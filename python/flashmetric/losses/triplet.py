@@ -196,17 +196,19 @@ def triplet_loss(
         >>> triplet_loss(embeddings, labels, mining="all", reduction="none").tolist()
         [0.0, 3.0, 0.0, 0.0]
     """
+    # fmt: off
     words = (
-        *(mining, fallback, hardness, mining_margin, positive_mining, negative_mining),
-        *(n_negatives, generator, temperature, detach_weights, distance, normalize),
-        *(soft_margin, invalid, reduction, return_stats, impl),
+        mining, fallback, hardness, mining_margin, positive_mining, negative_mining, n_negatives,
+        generator, temperature, detach_weights, distance, normalize, soft_margin, invalid,
+        reduction, return_stats, impl,
     )
+    # fmt: on
     alone = ref_embeddings is ref_labels is same_mask is self_index is weights is None
     flags = type(normalize) is type(soft_margin) is type(return_stats) is type(detach_weights)
     if alone and ignore_label is None and flags and type(normalize) is bool:
-        known = _known.find(words, embeddings, labels, margin)
-        if known is not None:
-            return known(embeddings, labels, margin)
+        loss = _known.loss(words, embeddings, labels, margin)
+        if loss is not None:
+            return loss
     given = Comparison(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
