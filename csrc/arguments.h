@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// From the arguments of a call from Python to a problem of flashmetric.h. Only bindings.cpp includes
-// this.
+// From the arguments of a call from Python to a problem of flashmetric.h. Only bindings.cpp
+// includes this.
 #pragma once
 
 #include <pybind11/stl.h>
