@@ -158,18 +158,29 @@ def measure_peak(settings: Settings) -> dict[str, Any]:
 
 
 def measure_overhead(settings: Settings) -> dict[str, Any]:
-    """Forward and backward on a batch of 8 rows: what a call costs before any work."""
+    """Forward and backward on a batch of 8 rows: what a call costs before any work.
+
+    In turns with others it meets caches that hold what they left; alone, what it left itself.
+    """
     steps = {
         name: CONTENDERS[name].build(OVERHEAD)
         for name in settings.contenders
         if CONTENDERS[name].invalid is not None and not CONTENDERS[name].unavailable()
     }
     steps[FLOOR.name] = FLOOR.build(OVERHEAD)
-    timings = measure.interleave(steps, seconds_each=min(1.0, settings.seconds_each))
+    seconds = min(1.0, settings.seconds_each)
+    timings = measure.interleave(steps, seconds_each=seconds)
+    alone = {
+        name: measure.interleave({name: step}, seconds_each=seconds)[name]
+        for name, step in steps.items()
+    }
     return {
         "name": OVERHEAD.name,
         "contenders": {
-            name: {"seconds": {**asdict(timing), "spread": timing.spread}}
+            name: {
+                "seconds": {**asdict(timing), "spread": timing.spread},
+                "alone": {**asdict(alone[name]), "spread": alone[name].spread},
+            }
             for name, timing in timings.items()
         },
     }

@@ -213,10 +213,12 @@ def overhead(result: Result) -> Table:
             known[name].title,
             f"{row['seconds']['median'] * 1e6:.1f} us",
             f"{row['seconds']['p10'] * 1e6:.1f} us",
+            f"{row['alone']['median'] * 1e6:.1f} us" if "alone" in row else NOT_MEASURED,
         ]
         for name, row in found["contenders"].items()
     ]
-    return Table("Call overhead: B=8, D=8, forward and backward", ["", "median", "10 %"], rows)
+    header = ["", "in turns", "10 %", "alone"]
+    return Table("Call overhead: B=8, D=8, forward and backward", header, rows)
 
 
 TABLES: dict[str, Callable[[Result], Table]] = {
