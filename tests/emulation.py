@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,13 @@ def in_place_of_the_cpu(module: Any, patch: pytest.MonkeyPatch) -> Iterator[Any]
         patch.setitem(_ops._ON_CPU, name, kernel)
         patch.setattr(_ops, name, kernel)
     yield module
+
+
+@contextmanager
+def on_the_gpu(module: Any) -> Iterator[pytest.MonkeyPatch]:
+    """The same of a block, with the semi-hard loss as one over all triplets."""
+    with pytest.MonkeyPatch.context() as patch:
+        next(in_place_of_the_cpu(module, patch))
+        patch.setitem(_ops._ON_CPU, "listed_triplet", cuda.semihard)
+        patch.setattr(_ops, "listed_triplet", cuda.semihard)
+        yield patch

@@ -4,9 +4,6 @@ that need memory, several chunks (the emulated cache is small), and semi-hard tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 
@@ -20,8 +17,6 @@ from dense_beside_float64 import (
     batch,
     with_references,
 )
-from flashmetric import _ops
-from flashmetric._ops import cuda
 from op_db import OP
 from test_emulated_gpu import module  # noqa: F401  a fixture
 from test_gradients import gradients
@@ -29,21 +24,11 @@ from test_gradients import gradients
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 
 
-@contextmanager
-def _on_the_gpu(module) -> Iterator[None]:  # noqa: F811
-    with pytest.MonkeyPatch.context() as patch:
-        running = emulation.in_place_of_the_cpu(module, patch)
-        next(running)
-        patch.setitem(_ops._ON_CPU, "listed_triplet", cuda.semihard)
-        patch.setattr(_ops, "listed_triplet", cuda.semihard)
-        yield
-
-
 @pytest.fixture
 def run(module):  # noqa: F811
     def on_the_gpu(op, sample, cotangent):
         before = module.counters()["cuda_dense"]
-        with _on_the_gpu(module):
+        with emulation.on_the_gpu(module):
             found = gradients(op, sample, cotangent)
         assert module.counters()["cuda_dense"] > before
         return found

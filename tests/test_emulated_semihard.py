@@ -14,8 +14,6 @@ import torch
 import emulation
 from compare import assert_same_bits
 from dense_beside_float64 import CLASSES, assert_beside_float64, batch, with_references
-from flashmetric import _ops
-from flashmetric._ops import cuda
 from op_db import OP
 from test_emulated_gpu import module  # noqa: F401  a fixture
 from test_gradients import gradients
@@ -32,11 +30,7 @@ def on_the_gpu(module, monkeypatch):  # noqa: F811
     @contextmanager
     def on() -> Iterator[None]:
         before = module.counters()["cuda_tiles"]
-        with pytest.MonkeyPatch.context() as patch:
-            running = emulation.in_place_of_the_cpu(module, patch)
-            next(running)
-            patch.setitem(_ops._ON_CPU, "listed_triplet", cuda.semihard)
-            patch.setattr(_ops, "listed_triplet", cuda.semihard)
+        with emulation.on_the_gpu(module):
             yield
         assert module.counters()["cuda_tiles"] > before
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import emulation
-from flashmetric import _ops, triplet_loss
+from flashmetric import triplet_loss
 from flashmetric._ops import cuda
 from samples import class_batch
 from test_emulated_gpu import module  # noqa: F401  a fixture
@@ -36,11 +36,8 @@ def test_losses_stay_in_their_workspace(module, monkeypatch, mining, reduction, 
     if references:
         refs, ref_labels = class_batch(200, 16, 75, seed=2)
         options = {"ref_embeddings": refs.requires_grad_(), "ref_labels": ref_labels}
-    with pytest.MonkeyPatch.context() as patch:
-        next(emulation.in_place_of_the_cpu(module, patch))
+    with emulation.on_the_gpu(module) as patch:
         patch.setattr(cuda, "_run", _run)
-        patch.setitem(_ops._ON_CPU, "listed_triplet", cuda.semihard)
-        patch.setattr(_ops, "listed_triplet", cuda.semihard)
         loss = triplet_loss(rows, labels, mining=mining, reduction=reduction, **options)
         loss.sum().backward()
     assert rows.grad.isfinite().all()

@@ -68,10 +68,6 @@ def mined_triplet(
     outputs = _outputs.mined_triplet(query, ref, *options)
     rows, sides = both(device.as_rows, query, ref), (labels, ref_labels, self_index)
     comparison = comparison_of(rows, sides, relation, ignore_label)
-    if margins is not None:
-        margins = numbers(margins)
-    if weights is not None:
-        weights = numbers(weights)
-    terms = (margins, weights, None, *options, outputs)
+    terms = (numbers(margins), numbers(weights), None, *options, outputs)
     device.run("mined_triplet", query, (*comparison, mining, *terms))
     return outputs
