@@ -35,7 +35,8 @@ int main() {
   list("sum_row", 64, [](int i) { return sum_row(i / 2, i % 2); });
   list("sum_column", 128, [](int i) { return sum_column(i / 4, i / 2 % 2, i % 2); });
   list("mma", 4, [](int i) { return mma_register(i / 2, i % 2); });
-  list("paired", 32, [](int i) { return static_cast<int>(paired_column(i / 2, i % 2)); });
+  list("start_ones", 64, [](int i) { return int(start_ones(i / 2) >> 16 * (i % 2) & 0xFFFF); });
+  list("start_place", 32, [](int lane) { return start_place(lane); });
   list("wgmma", 64, [](int i) { return wgmma_register(i / 2 % 2, i / 4, i % 2); }, "}");
 }
 """
@@ -140,18 +141,27 @@ def test_wgmma_holds_blocks_of_eight_columns(layout):
         assert layout["wgmma"][block * 4 + slot * 2 + e] == register
 
 
-def test_one_load_starts_four_sums(layout):
-    """Stored by paired_column, the four numbers at twice the first column of a lane are those of
-    the columns of its four registers of a block, of both units."""
-    stored = np.full(32, -1)
-    stored[layout["paired"]] = np.arange(16).repeat(2)
-    assert (stored >= 0).all()
-    for lane in LANES:
-        for block in range(2):
-            first = 2 * layout["sum_column"][lane * 4 + block * 2]
-            for slot in range(2):
-                for e in range(2):
-                    column = layout["sum_column"][lane * 4 + block * 2 + e]
-                    at = layout["wgmma"][block * 4 + slot * 2 + e] - 4 * block
-                    assert at == layout["mma"][slot * 2 + e]
-                    assert stored[first + at] == column
+def started(layout):
+    """The sums of 16 rows and eight columns that begin with the sum of a column's terms."""
+    rng = np.random.default_rng(0)
+    terms = np.zeros((8, 8))
+    terms[:, :3] = rng.integers(1, 10, (8, 3))
+    ones = layout["start_ones"].reshape(32, 2) / 0x3F80
+    nothing = np.zeros((32, 2))
+    at = layout["start_place"]
+    own = np.stack([terms.reshape(-1)[at], terms.reshape(-1)[at + 1]], -1)
+    sums = mma(np.stack([ones, ones, nothing, nothing]), np.stack([own, nothing]))
+    return sums, np.broadcast_to(terms.sum(1), (16, 8))
+
+
+def test_sums_begin_with_the_terms_of_their_column(layout):
+    np.testing.assert_array_equal(*started(layout))
+
+
+@pytest.mark.parametrize("name", ["start_ones", "start_place"])
+@pytest.mark.parametrize("lanes", [(0, 1), (1, 6), (3, 20)])
+def test_two_lanes_exchanged_start_wrongly(layout, name, lanes):
+    by_lane = layout[name].reshape(32, -1).copy()
+    by_lane[list(lanes)] = by_lane[list(lanes)[::-1]]
+    moved = (by_lane.reshape(-1) != layout[name]).any()
+    assert np.array_equal(*started({**layout, name: by_lane.reshape(-1)})) != moved

@@ -29,10 +29,16 @@ FM_HD constexpr int sum_column(int lane, int block, int e) { return 8 * block + 
 FM_HD constexpr int mma_register(int slot, int e) { return 2 * slot + e; }
 FM_HD constexpr int wgmma_register(int slot, int block, int e) { return 4 * block + 2 * slot + e; }
 
-// Two columns next to each other, 0 and 1, and two rows: four registers that follow each other,
-// which one load of 16 bytes fills where a number per column is stored as 0, 1, 0, 1.
-FM_HD constexpr int64_t paired_column(int64_t column, int copy) {
-  return column / 2 * 4 + copy * 2 + column % 2;
+// Sums begin with a number per column: the product of a row of ones, one for each of the three
+// bfloat16 that a float is the sum of, with the eight terms of a column, three and zeros. These are
+// a lane's first two registers of such rows, 16 features wide; the others hold zeros.
+constexpr int kStartTerms = 8;
+FM_HD constexpr uint32_t start_ones(int lane) {
+  constexpr uint32_t one = 0x3F80;
+  return lane % 4 == 0 ? one << 16 | one : lane % 4 == 1 ? one : 0;
 }
+// The lane's first register of the columns, a fragment of eight: two terms of a column from this
+// place on. The other holds zeros.
+FM_HD constexpr int start_place(int lane) { return lane / 4 * kStartTerms + lane % 4 * 2; }
 
 }  // namespace flashmetric::cuda

@@ -40,9 +40,9 @@ struct TileRange {
   }
 };
 
-// What is known of the columns of a tile, in shared memory: one number of each kind per column, but
-// two to start from, last (see RankedSet).
-enum ColumnNumber : int { kShift, kColumnSlack, kStart, kColumnNumbers = kStart + 2 };
+// What is known of the columns of a tile, in shared memory: one number of each kind per column.
+enum ColumnNumber : int { kShift, kColumnSlack, kColumnNumbers };
+constexpr int kStartBytes = kStartTerms * 2;  // of a column, beside these
 
 // columns: their numbers, one kind `stride` after the other.
 template <class Miner, int slots, int blocks, int stride, class Rows, class Acc>
@@ -56,35 +56,32 @@ struct TileGate {
   static constexpr int kGroup = 8 / slots;  // blocks between two branches: 16 pairs
 
   FM_DEVICE void run() const {
-    if (pass<true>()) drop_excluded();
+    pass<true>();
+    drop_excluded();
   }
   // Thresholds of a survey lack the slack of their row: share_thresholds adds it.
   FM_DEVICE void survey() const { pass<false>(); }
 
  private:
-  // Whether something may have been stored.
   template <bool stores>
-  FM_DEVICE bool pass() const {
-    bool changed = false;
+  FM_DEVICE void pass() const {
 #pragma unroll
     for (int b = 0; b < blocks; b += kGroup) {
       const int32_t begin = first + 8 * b;
       const int32_t end = begin + 8 * kGroup;
       if (rows.special_begin >= end || rows.special_end <= begin) {
-        changed |= gate_group<stores>(Negatives{*this}, b, kNegative, rows.threshold);
+        gate_negatives<stores>(b);
       } else {
         gate_special<stores>(b, begin, end);
-        changed = true;
       }
     }
-    return changed;
   }
 
   FM_DEVICE static constexpr bool farthest(int role) {
     return (role == kPositive ? Miner::positive : Miner::negative) == Seek::farthest;
   }
   FM_DEVICE int column(int block) const {
-    return sum_column(static_cast<int>(threadIdx.x) % kWarp, block, 0);
+    return sum_column(static_cast<int>(threadIdx.x % kWarp), block, 0);
   }
 
   // Numbers of two columns of this thread, e = 0 and 1, of a block.
@@ -92,11 +89,11 @@ struct TileGate {
     return *reinterpret_cast<const float2*>(columns + kind * stride + column(block));
   }
 
-  // Lower bounds of the scores of the columns.
+  // Lower bounds of the scores of the columns of a row.
   struct Negatives {
     const TileGate& tile;
-    FM_DEVICE float2 shifts(int) const { return {0, 0}; }
-    FM_DEVICE float lower(float, int s, int block, int e) const {
+    int s;
+    FM_DEVICE float lower(int block, int e) const {
       const float sum = tile.acc(s, block, e);
       return farthest(kNegative) ? sum : -sum;
     }
@@ -105,50 +102,45 @@ struct TileGate {
   // NaN, which is below nothing.
   struct Masked {
     const TileGate& tile;
-    int role;
-    int32_t begin[slots], length[slots], self[slots];
-    FM_DEVICE float2 shifts(int block) const {
-      return role == kPositive ? tile.numbers(kShift, block) : float2{0, 0};
-    }
-    FM_DEVICE float lower(float shift, int s, int block, int e) const {
+    int s, role;
+    int32_t begin, length, self;
+    FM_DEVICE float lower(int block, int e) const {
       const int32_t position = tile.first + tile.column(block) + e;
-      const auto within = static_cast<uint32_t>(position - begin[s]);
-      const bool positive = within < static_cast<uint32_t>(length[s]);
-      const bool wanted = positive == (role == kPositive) && position != self[s];
+      const auto within = static_cast<uint32_t>(position - begin);
+      const bool positive = within < static_cast<uint32_t>(length);
+      const bool wanted = positive == (role == kPositive) && position != self;
+      const float2 shift = role == kPositive ? tile.numbers(kShift, block) : float2{0, 0};
       // One factor is 1 or -1: the product is exact.
       const float sign = farthest(role) ? 1.0F : -1.0F;
-      const float value = shift + sign * tile.acc(s, block, e);
+      const float value = (e == 0 ? shift.x : shift.y) + sign * tile.acc(s, block, e);
       return wanted ? value : __int_as_float(0x7F800000);
     }
   };
 
+  // Row by row: this code is seldom run, and registers that it needs are taken from all other.
   template <bool stores>
   FM_DEVICE void gate_special(int b, int32_t begin, int32_t end) const {
-    Masked view{*this};
-    bool within = true;
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
-      view.begin[s] = rows.memory.get(kBegin, s);
-      view.length[s] = rows.memory.get(kLength, s);
-      view.self[s] = rows.memory.get(kSelf, s);
-      within &= view.begin[s] <= begin && view.begin[s] + view.length[s] >= end;
-      within &= view.self[s] < begin || view.self[s] >= end;
-    }
-    const int roles = __all_sync(kAllLanes, within) ? 1 : 2;  // all positive, or mixed
+      Masked view{*this,
+                  s,
+                  kPositive,
+                  rows.memory.get(kBegin, s),
+                  rows.memory.get(kLength, s),
+                  rows.memory.get(kSelf, s)};
+      const bool within = view.begin <= begin && view.begin + view.length >= end &&
+                          (view.self < begin || view.self >= end);
+      const int roles = __all_sync(kAllLanes, within) ? 1 : 2;  // all positive, or mixed
 #pragma unroll 1
-    for (int role = 0; role < roles; ++role) {
-      view.role = role;
-      float threshold[slots];
-#pragma unroll
-      for (int s = 0; s < slots; ++s) {
+      for (view.role = kPositive; view.role < roles; ++view.role) {
         const float reach = __int_as_float(rows.memory.get(kReach, s));
-        threshold[s] = role == kPositive ? reach : rows.threshold[s];
-      }
-      gate_group<stores>(view, b, role, threshold);
-#pragma unroll
-      for (int s = 0; s < slots; ++s) {
-        if (role == kPositive) rows.memory.set(kReach, s, __float_as_int(threshold[s]));
-        rows.threshold[s] = role == kPositive ? rows.threshold[s] : threshold[s];
+        float threshold = view.role == kPositive ? reach : rows.threshold[s];
+        const float lowest = lowest_of(view, b);
+        if (!stores || __any_sync(kAllLanes, lowest <= threshold)) {
+          offer<stores>(view, b, lowest, threshold);
+        }
+        if (view.role == kPositive) rows.memory.set(kReach, s, __float_as_int(threshold));
+        rows.threshold[s] = view.role == kPositive ? rows.threshold[s] : threshold;
       }
     }
   }
@@ -156,6 +148,12 @@ struct TileGate {
   // Forgets candidates that the thresholds of today exclude, where there are many: a row that meets
   // ever nearer columns needs no more room than another.
   FM_DEVICE void drop_excluded() const {
+    int32_t most = 0;
+#pragma unroll
+    for (int at = 0; at < 2 * slots; ++at) {
+      most = ::max(most, rows.memory.get(kCount + at % 2, at / 2));
+    }
+    if (most < kCandidates / 2) return;
 #pragma unroll
     for (int at = 0; at < 2 * slots; ++at) {
       const int role = at % 2;
@@ -186,55 +184,55 @@ struct TileGate {
     return slack;
   }
 
-  // Whether a pair of the warp came below a threshold.
-  template <bool stores, class View>
-  FM_DEVICE bool gate_group(const View& view, int b, int role, float (&threshold)[slots]) const {
-    float value[slots][2 * kGroup];
+  template <class View>
+  FM_DEVICE float lowest_of(const View& view, int b) const {
+    float lowest = ::fminf(view.lower(b, 0), view.lower(b, 1));
+#pragma unroll
+    for (int g = 1; g < kGroup; ++g) {
+      lowest = ::fminf(lowest, ::fminf(view.lower(b + g, 0), view.lower(b + g, 1)));
+    }
+    return lowest;
+  }
+
+  template <bool stores>
+  FM_DEVICE void gate_negatives(int b) const {
     float lowest[slots];
     bool hit = false;
 #pragma unroll
-    for (int g = 0; g < kGroup; ++g) {
-      const float2 shift = view.shifts(b + g);
-#pragma unroll
-      for (int s = 0; s < slots; ++s) {
-        value[s][2 * g] = view.lower(shift.x, s, b + g, 0);
-        value[s][2 * g + 1] = view.lower(shift.y, s, b + g, 1);
-      }
+    for (int s = 0; s < slots; ++s) {
+      lowest[s] = lowest_of(Negatives{*this, s}, b);
+      hit |= lowest[s] <= rows.threshold[s];
     }
+    if (stores && !__any_sync(kAllLanes, hit)) return;
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
-      lowest[s] = ::fminf(value[s][0], value[s][1]);
-#pragma unroll
-      for (int v = 2; v < 2 * kGroup; v += 2) {
-        lowest[s] = ::fminf(lowest[s], ::fminf(value[s][v], value[s][v + 1]));
-      }
-      hit |= lowest[s] <= threshold[s];
+      if (stores && !__any_sync(kAllLanes, lowest[s] <= rows.threshold[s])) continue;
+      offer<stores>(Negatives{*this, s}, b, lowest[s], rows.threshold[s]);
     }
-    if constexpr (!stores) {
-      const float slack = 2 * largest_slack(b);
-#pragma unroll
-      for (int s = 0; s < slots; ++s) threshold[s] = ::fminf(threshold[s], lowest[s] + slack);
-      return false;
-    }
-    if (!__any_sync(kAllLanes, hit)) return false;
-    const float slack = largest_slack(b);
-#pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      const float reach = lowest[s] + 2 * slack + rows.slack(s);
-      threshold[s] = lowest_of_quad(::fminf(threshold[s], reach));
-      Candidate* const kept = rows.kept(state, role, s);
-      int32_t count = rows.count(role, s);
-#pragma unroll
-      for (int v = 0; v < 2 * kGroup; ++v) {
-        const bool wanted = value[s][v] <= threshold[s];
-        store_if(wanted && count < kCandidates, kept + count, value[s][v],
-                 first + column(b + v / 2) + v % 2);
-        count += wanted ? 1 : 0;
-      }
-      rows.set_count(role, s, count);
-    }
-    return true;
   }
+
+  // Lowers the threshold, and keeps what is not above it.
+  template <bool stores, class View>
+  FM_DEVICE void offer(const View& view, int b, float lowest, float& threshold) const {
+    const float reach = lowest + 2 * largest_slack(b);
+    if constexpr (!stores) {
+      threshold = ::fminf(threshold, reach);
+      return;
+    }
+    threshold = lowest_of_quad(::fminf(threshold, reach + rows.slack(view.s)));
+    const int role = role_of(view);
+    Candidate* const kept = rows.kept(state, role, view.s);
+    const int32_t position = first + column(b);
+    auto count = static_cast<uint32_t>(rows.count(role, view.s));
+#pragma unroll
+    for (int v = 0; v < 2 * kGroup; ++v) {
+      const float lower = view.lower(b + v / 2, v % 2);
+      keep_if(lower <= threshold, kept, count, lower, position + v / 2 * 8 + v % 2);
+    }
+    rows.set_count(role, view.s, static_cast<int32_t>(count));
+  }
+  FM_DEVICE static int role_of(const Masked& view) { return view.role; }
+  FM_DEVICE static int role_of(const Negatives&) { return kNegative; }
 };
 
 // POLICY of a main loop: what it knows of its rows, and does with the sums of a tile. Rows begin in

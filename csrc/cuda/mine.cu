@@ -38,7 +38,7 @@ void lay_out_set(Arena& arena, int64_t rows, const Products& products, RankedSet
   set.packed = arena.take<uint16_t>(int64_t{products.stored()} * set.padded * kFeatures);
   set.slack = arena.take<float>(set.padded);
   if (products.split) set.wide_slack = arena.take<double>(set.padded);
-  set.start = arena.take<float>(2 * int64_t{set.padded});
+  set.start = arena.take<uint16_t>(int64_t{kStartTerms} * set.padded);
   set.shift = arena.take<float>(set.padded);
   set.run_begin = arena.take<int32_t>(set.padded);
   set.run_end = arena.take<int32_t>(set.padded);

@@ -37,15 +37,23 @@ FM_DEVICE void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// A store without a branch.
-FM_DEVICE void store_if(bool wanted, Candidate* to, float lower, int32_t position) {
+// Adds a candidate to the list at `kept`, where it is wanted and there is room, without a branch;
+// `count` counts those without room as well.
+FM_DEVICE void keep_if(bool wanted, Candidate* kept, uint32_t& count, float lower,
+                       int32_t position) {
   asm volatile(
       "{\n"
-      ".reg .pred wanted;\n"
-      "setp.ne.s32 wanted, %0, 0;\n"
-      "@wanted st.global.v2.b32 [%1], {%2, %3};\n"
-      "}\n" ::"r"(static_cast<int>(wanted)),
-      "l"(to), "r"(__float_as_int(lower)), "r"(position)
+      ".reg .pred wanted, room;\n"
+      ".reg .b64 to;\n"
+      "setp.ne.s32 wanted, %1, 0;\n"
+      "setp.lt.and.u32 room, %0, %5, wanted;\n"
+      "mad.wide.u32 to, %0, 8, %2;\n"
+      "@room st.global.v2.b32 [to], {%3, %4};\n"
+      "@wanted add.u32 %0, %0, 1;\n"
+      "}\n"
+      : "+r"(count)
+      : "r"(static_cast<int>(wanted)), "l"(kept), "r"(__float_as_int(lower)), "r"(position),
+        "n"(kCandidates)
       : "memory");
 }
 

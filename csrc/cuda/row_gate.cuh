@@ -115,7 +115,10 @@ struct RowGate {
   }
   FM_DEVICE float slack(int slot) const { return __int_as_float(memory.get(kSlack, slot)); }
   FM_DEVICE Candidate* kept(const MineState& state, int role, int slot) const {
-    const int64_t list = int64_t{memory.get(kRow, slot)} * state.streams + stream;
+    // Unsigned: one instruction multiplies and adds.
+    const auto row = static_cast<uint32_t>(memory.get(kRow, slot));
+    const uint64_t list =
+        uint64_t{row} * static_cast<uint32_t>(state.streams) + static_cast<uint32_t>(stream);
     return (role == 0 ? state.candidates[0] : state.candidates[1]) + list * kCandidates;
   }
 };

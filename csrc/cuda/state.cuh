@@ -36,8 +36,8 @@ struct RankedSet {
   uint16_t* packed = nullptr;    // bfloat16 [stored][padded][kFeatures], 16-byte pieces swizzled
   float* slack = nullptr;        // [padded]
   double* wide_slack = nullptr;  // [padded] of scores in float64; where rows are split
-  float* start = nullptr;        // [2 padded] what sums of products begin with, see gate.cuh, at
-                                 //   both places that paired_column names
+  uint16_t* start = nullptr;     // bfloat16 [padded][kStartTerms] what sums of products begin with,
+                                 //   see gate.cuh, as terms that add up to it
   float* shift = nullptr;        // [padded] from such a sum to what a positive is compared by
   int32_t* run_begin = nullptr;  // [padded] references of the same class
   int32_t* run_end = nullptr;

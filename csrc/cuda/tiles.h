@@ -5,6 +5,7 @@
 
 #include <cuda_runtime.h>
 
+#include "fragments.h"
 #include "launch.cuh"
 #include "semihard_state.cuh"
 
@@ -15,7 +16,8 @@ constexpr int kWgmmaColumns = 128;
 constexpr int kColumnSlots = 4;  // tiles the numbers of whose columns are in shared memory
 constexpr int kQueryChunkBytes = kWgmmaRows * 2 * kFeatures;
 constexpr int kRefChunkBytes = kWgmmaColumns * 2 * kFeatures;
-constexpr int kColumnsBytes = kColumnSlots * 4 * kWgmmaColumns * static_cast<int>(sizeof(float));
+// Two numbers of each column, and what sums begin with.
+constexpr int kColumnsBytes = kColumnSlots * kWgmmaColumns * (2 * 4 + kStartTerms * 2);
 
 constexpr int kConsumers = 4;  // warpgroups that multiply
 // Eight words of each of the two rows of a thread.

@@ -26,6 +26,7 @@ template <int stages>
 struct MmaShared {
   MmaStage stage[stages];
   float columns[stages][kColumnNumbers][kMmaColumns];  // of tiles in turn
+  alignas(16) uint16_t start[stages][kMmaColumns * kStartTerms];
 };
 
 // The address of a 16-byte piece in a swizzled tile.
@@ -41,24 +42,24 @@ struct MmaSums {
     return sum[slot / 2][block][mma_register(slot % 2, e)];
   }
 
-  FM_DEVICE void start(const float* from) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  FM_DEVICE void start(const uint16_t* terms) {
+    const int lane = static_cast<int>(threadIdx.x % kWarp);
+    const uint32_t ones[4] = {start_ones(lane), start_ones(lane), 0, 0};
 #pragma unroll
     for (int block = 0; block < 8; ++block) {
-      const int at = 2 * sum_column(lane, block, 0);
-      const auto four = *reinterpret_cast<const float4*>(from + at);
+      const auto own =
+          *reinterpret_cast<const uint32_t*>(terms + 8 * block * kStartTerms + start_place(lane));
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        sum[m][block][mma_register(0, 0)] = four.x;
-        sum[m][block][mma_register(0, 1)] = four.y;
-        sum[m][block][mma_register(1, 0)] = four.z;
-        sum[m][block][mma_register(1, 1)] = four.w;
+#pragma unroll
+        for (float& each : sum[m][block]) each = 0;
+        multiply_add(sum[m][block], ones, own, 0);
       }
     }
   }
 
   FM_DEVICE void add_chunk(const MmaStage& stage, int warp_row, int warp_column) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const int lane = static_cast<int>(threadIdx.x % kWarp);
     const uint32_t query = shared_address(stage.query);
     const uint32_t ref = shared_address(stage.ref);
 #pragma unroll
@@ -122,19 +123,26 @@ struct MmaLoader {
       const int32_t ref = column_of(turn);
       copy_rows(stage.query, state.ranked[0], products.of_query(chunk), query);
       copy_rows(stage.ref, state.ranked[1], products.of_ref(chunk), ref);
-      const auto t = static_cast<int>(threadIdx.x);
-      if (chunk == 0 && t < kColumnNumbers * kMmaColumns / 4) {
-        const RankedSet& set = state.ranked[1];
-        const int kind = t / (kMmaColumns / 4);
-        const int at = t % (kMmaColumns / 4) * 4;
-        const float* from = kind == kShift         ? set.shift + ref
-                            : kind == kColumnSlack ? set.slack + ref
-                                                   : set.start + 2 * ref;
-        copy16(&shared.columns[turn % stages][kind][at],
-               from + (kind > kStart ? kMmaColumns : 0) + at);
-      }
+      if (chunk == 0) copy_columns(turn % stages, ref);
     }
     close_copies();
+  }
+
+  // 16 bytes a thread.
+  __device__ void copy_columns(int slot, int32_t ref) const {
+    constexpr int threads = kMmaColumns / 4;  // of a kind of number
+    constexpr int numbers = kColumnNumbers * threads;
+    static_assert(numbers + kMmaColumns <= kMmaThreads && kStartTerms == 8);
+    const RankedSet& set = state.ranked[1];
+    const auto t = static_cast<int>(threadIdx.x);
+    if (t < numbers) {
+      const int kind = t / threads;
+      const int at = t % threads * 4;
+      copy16(&shared.columns[slot][kind][at], (kind == kShift ? set.shift : set.slack) + ref + at);
+    } else if (t < numbers + kMmaColumns) {
+      const int at = (t - numbers) * kStartTerms;
+      copy16(&shared.start[slot][at], set.start + int64_t{ref} * kStartTerms + at);
+    }
   }
 };
 
@@ -149,7 +157,7 @@ template <class Judge, int stages>
 FM_DEVICE void rank_by_mma(const typename Judge::State& state, MmaShared<stages>& shared,
                            const MmaLoader<stages>& loader) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
   const int warp_row = warp / 2 * 32;
   const int warp_column = warp % 2 * 64;
   MmaRows<Judge> rows;
@@ -169,7 +177,7 @@ FM_DEVICE void rank_by_mma(const typename Judge::State& state, MmaShared<stages>
       wait_for_copies<stages - 2>();
       __syncthreads();  // the stage is full, and the one before it has been read by all
       loader.start(step + stages - 1);
-      if (chunk == 0) sums.start(columns + kStart * kMmaColumns + warp_column);
+      if (chunk == 0) sums.start(shared.start[turn % stages] + warp_column * kStartTerms);
       sums.add_chunk(shared.stage[step % stages], warp_row, warp_column);
     }
     const int32_t first = loader.column_of(turn) + warp_column;

@@ -29,6 +29,7 @@ constexpr int kConsumerBarrier = 1;  // of all of them
 struct WgmmaShared {
   uint32_t base;
   const float* columns;  // [kColumnSlots][kColumnNumbers][kWgmmaColumns]
+  uint32_t starts;       // [kColumnSlots][kWgmmaColumns][kStartTerms] of two bytes
   int32_t* rows;         // what consumers know of theirs
   uint32_t barriers;
 
@@ -36,7 +37,10 @@ struct WgmmaShared {
     const uint32_t skipped = (1024 - shared_address(memory) % 1024) % 1024;
     base = shared_address(memory) + skipped;
     const int tiles = plan.resident_bytes + plan.stages * plan.stage_bytes;
+    constexpr int numbers = kColumnSlots * kColumnNumbers * kWgmmaColumns * 4;
+    static_assert(numbers + kColumnSlots * kWgmmaColumns * kStartBytes == kColumnsBytes);
     columns = reinterpret_cast<const float*>(memory + skipped + tiles);
+    starts = base + static_cast<uint32_t>(tiles + numbers);
     rows = reinterpret_cast<int32_t*>(memory + skipped + tiles + kColumnsBytes);
     barriers = base + static_cast<uint32_t>(tiles + kColumnsBytes + kRowsBytes);
   }
@@ -135,7 +139,7 @@ struct WgmmaLoop {
     const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
     // From one lane: the compiler must see that it is the same in all.
     const int group_row = __shfl_sync(kAllLanes, thread / kWarpgroup, 0) * 64;
-    const int lane = thread % kWarp;
+    const auto lane = static_cast<int>(threadIdx.x % kWarp);
     WgmmaRows<Judge> rows;
     static_assert(WgmmaRows<Judge>::kSharedBytes <= kRowsBytes);
     rows.attach(shared.rows, thread);
@@ -152,13 +156,15 @@ struct WgmmaLoop {
     const uint32_t refs = tile_place(stage_ref(0));
     if (resident) wait(query_full(), 0);
     const uint32_t stage_step = static_cast<uint32_t>(plan.stage_bytes) / 16;
+    const uint32_t ones = start_ones(lane);
     int stage = 0;
     uint32_t round = 0;
     for (int turn = 0; turn < turns(); ++turn) {
       WgmmaSums sums;
       const float* const columns = columns_of(turn);
       wait(columns_full(turn % kColumnSlots), (turn / kColumnSlots) & 1);
-      sums.start(columns + kStart * kWgmmaColumns, lane);
+      begin_products();
+      multiply(sums.sum, ones, narrow_descriptor(start_of(turn)));
       int before = -1;  // the stage whose products may still run
       for (int chunk = 0; chunk < products.count(); ++chunk) {
         wait(full(stage), round & 1);
@@ -167,7 +173,7 @@ struct WgmmaLoop {
         const uint32_t query_at = resident ? of_query * (kQueryChunkBytes / 16) : moved;
         multiply_chunk(sums, queries + query_at, refs + moved);
         wait_for_products<1>();
-        if (before >= 0 && lane == 0) arrive(empty(before));
+        if (before >= 0) arrive(empty(before));
         before = stage;
         if (++stage == plan.stages) {
           stage = 0;
@@ -176,8 +182,8 @@ struct WgmmaLoop {
       }
       wait_for_products<0>();
       sums.settle();
-      if (lane == 0) arrive(empty(before));
-      gate_tile<Judge>(judged, rows, sums, columns, turn, lane);
+      arrive(empty(before));
+      gate_tile<Judge>(judged, rows, sums, columns, turn);
       if (turn == survey - 1) {
         share_thresholds(judged, rows, thread == 0,
                          [] { sync_some(kConsumerBarrier, kConsumers * kWarpgroup); });
@@ -191,36 +197,28 @@ struct WgmmaLoop {
     return shared.columns + turn % kColumnSlots * kColumnNumbers * kWgmmaColumns;
   }
 
+  FM_DEVICE uint32_t start_of(int turn) const {
+    return shared.starts + static_cast<uint32_t>(turn % kColumnSlots * kWgmmaColumns * kStartBytes);
+  }
+
   FM_DEVICE void produce_columns(int turn, int32_t ref) const {
     const int slot = turn % kColumnSlots;
     if (turn >= kColumnSlots) wait(columns_empty(slot), (turn / kColumnSlots - 1) & 1);
     constexpr uint32_t bytes = kWgmmaColumns * sizeof(float);
-    expect_bytes(columns_full(slot), kColumnNumbers * bytes);
+    constexpr uint32_t start_bytes = kWgmmaColumns * kStartBytes;
+    expect_bytes(columns_full(slot), kColumnNumbers * bytes + start_bytes);
     const RankedSet& refs = state.ranked[1];
-    const auto copy = [&](ColumnNumber kind, const float* from, uint32_t size) {
-      copy_bytes(shared_address(columns_of(turn) + kind * kWgmmaColumns), from, size,
-                 columns_full(slot));
-    };
-    copy(kShift, refs.shift + ref, bytes);
-    copy(kColumnSlack, refs.slack + ref, bytes);
-    copy(kStart, refs.start + 2 * ref, 2 * bytes);
+    const uint32_t to = shared_address(columns_of(turn));
+    copy_bytes(to + kShift * bytes, refs.shift + ref, bytes, columns_full(slot));
+    copy_bytes(to + kColumnSlack * bytes, refs.slack + ref, bytes, columns_full(slot));
+    copy_bytes(start_of(turn), refs.start + int64_t{ref} * kStartTerms, start_bytes,
+               columns_full(slot));
   }
 
   struct WgmmaSums {
     float sum[64];
     FM_DEVICE float operator()(int slot, int block, int e) const {
       return sum[wgmma_register(slot, block, e)];
-    }
-    FM_DEVICE void start(const float* from, int lane) {
-#pragma unroll
-      for (int block = 0; block < kWgmmaColumns / 8; ++block) {
-        const int at = 2 * sum_column(lane, block, 0);
-        const auto four = *reinterpret_cast<const float4*>(from + at);
-        sum[wgmma_register(0, block, 0)] = four.x;
-        sum[wgmma_register(0, block, 1)] = four.y;
-        sum[wgmma_register(1, block, 0)] = four.z;
-        sum[wgmma_register(1, block, 1)] = four.w;
-      }
     }
     // The products run behind the compiler's back: nothing may read the sums before this.
     FM_DEVICE void settle() {
@@ -241,7 +239,7 @@ struct WgmmaLoop {
 
   template <class Judge>
   FM_DEVICE void gate_tile(const typename Judge::State& judged, WgmmaRows<Judge>& rows,
-                           const WgmmaSums& sums, const float* columns, int turn, int lane) const {
+                           const WgmmaSums& sums, const float* columns, int turn) const {
     using Gate = typename Judge::template Gate<2, kWgmmaColumns / 8, kWgmmaColumns,
                                                WgmmaRows<Judge>, WgmmaSums>;
     const Gate gate{judged, rows, columns, column_of(turn), sums};
@@ -251,7 +249,7 @@ struct WgmmaLoop {
       gate.run();
     }
     __syncwarp();
-    if (lane == 0) arrive(columns_empty(turn % kColumnSlots));
+    arrive(columns_empty(turn % kColumnSlots));
   }
 };
 

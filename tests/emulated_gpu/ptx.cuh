@@ -49,8 +49,11 @@ FM_DEVICE void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0
   __syncwarp();
 }
 
-FM_DEVICE void store_if(bool wanted, Candidate* to, float lower, int32_t position) {
-  if (wanted) *to = {lower, position};
+FM_DEVICE void keep_if(bool wanted, Candidate* kept, uint32_t& count, float lower,
+                       int32_t position) {
+  if (!wanted) return;
+  if (count < kCandidates) kept[count] = {lower, position};
+  ++count;
 }
 
 }  // namespace flashmetric::cuda
