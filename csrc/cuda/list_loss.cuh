@@ -33,7 +33,7 @@ struct ListTerms {
       const TripletKeys keys{{key_ap, anchor.value(kNegative, n), 0}};
       evaluate_valid(loss, anchor.anchor(), keys, term);
     } else {
-      evaluate_incomplete(loss, anchor.anchor(), p, n, {{key_ap, 0, 0}}, term);
+      evaluate_incomplete(loss, anchor.anchor(), p, n, TripletKeys{{key_ap, 0, 0}}, term);
     }
     return term;
   }

@@ -61,9 +61,8 @@ void launch_prepare_of(const MineState& state, cudaStream_t stream, Launches& la
   start(launches, "group_classes", group_classes<T>,
         slices + blocks_for(state.classes.slots, kMeasureThreads), kMeasureThreads, 0, stream,
         state, ref, slices);
-  constexpr int rows = kPackThreads / kWarp;
   for (int side = two_sets ? 1 : 0; side >= 0; --side) {
-    start(launches, "pack_rows", pack_rows<T>, blocks_for(state.ranked[side].padded, rows),
+    start(launches, "pack_rows", pack_rows<T>, blocks_for(state.ranked[side].padded, kPackRows),
           kPackThreads, 0, stream, state, side == 0 ? query : ref, side);
   }
 }
@@ -180,15 +179,17 @@ void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_
 void launch_choices(const MineState& state, const Chosen& chosen, cudaStream_t stream,
                     Launches& launches) {
   if (!launches.fine()) return;
-  const unsigned blocks = blocks_for(state.query.n, kChooseWarps);
+  const int lanes = kKeyLanes * (state.query.n <= kFewQueries ? 4 : 1);
+  const unsigned blocks = blocks_for(state.query.n, kChooseThreads / lanes);
   with_dtype(state.query.dtype, [&](auto type) {
     using T = decltype(type);
     const RowView<T> x = view_as<T>(state.query);
     const RowView<T> r = view_as<T>(state.ref);
-    constexpr int threads = kChooseWarps * kWarp;
     with_value<Keys::difference, Keys::product, Keys::any>(keys_of(state.key), [&](auto keys) {
-      start(launches, "choose", choose<T, keys.value>, blocks, threads, 0, stream, state, x, r,
-            chosen);
+      with_value<4, 1>(lanes / kKeyLanes, [&](auto teams) {
+        start(launches, "choose", choose<T, keys.value, teams.value>, blocks, kChooseThreads, 0,
+              stream, state, x, r, chosen);
+      });
     });
   });
 }

@@ -62,6 +62,32 @@ struct RowNumbers {
   }
 };
 
+// Eight features that lie next to each other. What does not exist is 0.
+constexpr int kPiece = 8;
+template <class T>
+struct FeaturePiece {
+  alignas(16) T of[kPiece];
+
+  __device__ static bool is_aligned(const T* row) {
+    return reinterpret_cast<uintptr_t>(row) % 16 == 0;
+  }
+
+  // Features k .. k + 7 of a row, k a multiple of 8.
+  __device__ void load(const T* row, int64_t k, int64_t dim, bool aligned) {
+    if (aligned && k + kPiece <= dim) {
+      constexpr int each = static_cast<int>(16 / sizeof(T));
+#pragma unroll
+      for (int e = 0; e < kPiece; e += each) {
+        const uint4 loaded = *reinterpret_cast<const uint4*>(row + k + e);
+        __builtin_memcpy(of + e, &loaded, sizeof loaded);
+      }
+    } else {
+#pragma unroll
+      for (int e = 0; e < kPiece; ++e) of[e] = k + e < dim ? row[k + e] : T{};
+    }
+  }
+};
+
 template <class T>
 struct RowView {
   const T* data = nullptr;  // [n, dim]

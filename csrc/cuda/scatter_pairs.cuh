@@ -12,10 +12,11 @@ __global__ void __launch_bounds__(kTripletThreads)
   await_inputs();
   __shared__ TripletSums shared[kTripletThreads / kWarp];
   TripletSums sums;
+  Term term;
   const int64_t t = int64_t{blockIdx.x} * kTripletThreads + threadIdx.x;
+  const TripletRows rows(state, t);
   if (t < state.n) {
-    const TripletRows rows(state, t);
-    Term term = evaluate(state, t, rows);
+    term = evaluate(state, t, rows, StoredKeys(state, t));
     if (state.reduction == Reduction::none) {
       keep_value(state, t, term.value);
       multiply_by_cotangent(state, t, term);
@@ -23,11 +24,13 @@ __global__ void __launch_bounds__(kTripletThreads)
     count_term(state, t, term, sums);
 #pragma unroll
     for (int pair = 0; pair < kPairs; ++pair) state.coefficient[pair][t] = term.coefficient[pair];
-    touch_rows(state, t, rows, term);
   }
+  // Nobody waits for these places but who writes there, and sums take as long.
+  const TouchPlaces places(state, rows, term);
   sum_in_block(sums, shared, state.stats != nullptr);
   if (threadIdx.x == 0) state.block_sums[blockIdx.x] = sums;
   finish_sums(state, shared, static_cast<int>(gridDim.x));
+  list_touches(state, t, rows, places);
 }
 
 }  // namespace flashmetric::cuda

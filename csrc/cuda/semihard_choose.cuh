@@ -7,6 +7,10 @@
 
 namespace flashmetric::cuda {
 
+constexpr int kChooseWarps = 8;
+// Candidates that a warp collects before it computes keys: 64 at a time.
+constexpr int kListed = 4 * kWarp;
+
 template <Keys keys>
 struct SemiHardDecision {
   const SemiHardState& state;

@@ -20,19 +20,56 @@ struct Term {
   uint8_t flags = 0;
 };
 
-// The float64 keys of the pairs of a triplet.
+// The float64 keys of the pairs of a triplet, and what the distance makes of them.
 struct TripletKeys {
   double of[kPairs];
+
+  __device__ double value(const KeyForm& key, Pair pair) const { return key.value(of[pair]); }
+  __device__ double slope(const KeyForm& key, Pair pair) const { return key.slope(of[pair]); }
 };
 
-// The rows of a triplet; whether it has those it needs.
+// The same for a kernel in which each thread has one triplet. Written out at every place the
+// formulas would be most of its instructions, and it would wait for those to come from memory.
+struct StoredKeys {
+  double of[kPairs];
+
+  // Read before it is known which of them the triplet has: memory is waited for once.
+  __device__ StoredKeys(const TripletState& state, int64_t t) {
+#pragma unroll
+    for (int pair = 0; pair < kPairs; ++pair) {
+      of[pair] = pair == kPN && !state.swap ? 0 : state.keys[pair][t];
+    }
+  }
+  __device__ double value(const KeyForm& key, Pair pair) const {
+    return value_of(key.distance, key.power, of[pair]);
+  }
+  __device__ double slope(const KeyForm& key, Pair pair) const {
+    return slope_of(key.distance, key.power, of[pair]);
+  }
+
+ private:
+  __device__ __noinline__ static double value_of(int distance, double power, double key) {
+    KeyForm form{};
+    form.distance = distance;
+    form.power = power;
+    return form.value(key);
+  }
+  __device__ __noinline__ static double slope_of(int distance, double power, double key) {
+    KeyForm form{};
+    form.distance = distance;
+    form.power = power;
+    return form.slope(key);
+  }
+};
+
+// The rows of a triplet, if there is one; whether it has those it needs.
 struct TripletRows {
   int64_t of[3];
   bool outside;  // an index that no row has
 
   __device__ TripletRows(const TripletState& state, int64_t t) {
 #pragma unroll
-    for (int role = 0; role < 3; ++role) of[role] = state.row_of(role, t);
+    for (int role = 0; role < 3; ++role) of[role] = t < state.n ? state.row_of(role, t) : -1;
     outside = of[0] < 0 || of[0] >= state.rows[0].n || of[1] >= state.rows[1].n ||
               of[2] >= state.rows[2].n;
   }
@@ -81,42 +118,44 @@ __device__ inline double settle(const TripletState& state, int64_t t, double d_a
   return weight * (state.soft_margin ? SoftMargin::slope(violation) : Hinge::slope(violation));
 }
 
-__device__ inline void evaluate_valid(const TripletState& state, int64_t t, const TripletKeys& keys,
-                                      Term& term) {
-  const double d_an = state.key.value(keys.of[kAN]);
+template <class Keys>
+__device__ void evaluate_valid(const TripletState& state, int64_t t, const Keys& keys, Term& term) {
+  const double d_an = keys.value(state.key, kAN);
   double distance = d_an;
   double share_an = 1;  // of the gradient of the smaller; ties are halved
   if (state.swap && d_an == d_an) {
-    const double d_pn = state.key.value(keys.of[kPN]);
+    const double d_pn = keys.value(state.key, kPN);
     share_an = d_an == d_pn ? 0.5 : d_an < d_pn ? 1 : 0;
     if (share_an == 0) distance = d_pn;
   }
-  const double slope = settle(state, t, state.key.value(keys.of[kAP]), distance, term);
+  const double slope = settle(state, t, keys.value(state.key, kAP), distance, term);
   term.flags |= kValid;
   if (slope == 0) return;
-  term.coefficient[kAP] = slope * state.key.slope(keys.of[kAP]);
-  if (share_an != 0) term.coefficient[kAN] = -slope * share_an * state.key.slope(keys.of[kAN]);
+  term.coefficient[kAP] = slope * keys.slope(state.key, kAP);
+  if (share_an != 0) term.coefficient[kAN] = -slope * share_an * keys.slope(state.key, kAN);
   if (share_an != 1) {
-    term.coefficient[kPN] = -slope * (1 - share_an) * state.key.slope(keys.of[kPN]);
+    term.coefficient[kPN] = -slope * (1 - share_an) * keys.slope(state.key, kPN);
   }
 }
 
 // Without a positive d_ap is 0. Without a negative d_an is d_ap and nothing moves, or, with
 // far_from_none, d_an is 0 and d_ap moves.
-__device__ inline void evaluate_incomplete(const TripletState& state, int64_t t, int64_t p,
-                                           int64_t n, const TripletKeys& keys, Term& term) {
-  const double d_ap = p >= 0 ? state.key.value(keys.of[kAP]) : 0;
+template <class Keys>
+__device__ void evaluate_incomplete(const TripletState& state, int64_t t, int64_t p, int64_t n,
+                                    const Keys& keys, Term& term) {
+  const double d_ap = p >= 0 ? keys.value(state.key, kAP) : 0;
   const double none = state.far_from_none ? 0 : d_ap;
-  const double d_an = n >= 0 ? state.key.value(keys.of[kAN]) : none;
+  const double d_an = n >= 0 ? keys.value(state.key, kAN) : none;
   const double slope = settle(state, t, d_ap, d_an, term);
   if (slope == 0) return;
-  if (n >= 0) term.coefficient[kAN] = -slope * state.key.slope(keys.of[kAN]);
+  if (n >= 0) term.coefficient[kAN] = -slope * keys.slope(state.key, kAN);
   if (n < 0 && p >= 0 && state.far_from_none) {
-    term.coefficient[kAP] = slope * state.key.slope(keys.of[kAP]);
+    term.coefficient[kAP] = slope * keys.slope(state.key, kAP);
   }
 }
 
-__device__ inline Term evaluate(const TripletState& state, int64_t t, const TripletRows& rows) {
+__device__ inline Term evaluate(const TripletState& state, int64_t t, const TripletRows& rows,
+                                const StoredKeys& keys) {
   Term term;
   if (rows.outside) {
     term.value = __longlong_as_double(0x7FF8000000000000LL);
@@ -127,11 +166,6 @@ __device__ inline Term evaluate(const TripletState& state, int64_t t, const Trip
   const int64_t n = rows.of[2];
   const bool counts = rows.valid() || (p != -2 && state.count_invalid);
   if (!counts) return term;
-  TripletKeys keys;
-#pragma unroll
-  for (int pair = 0; pair < kPairs; ++pair) {
-    keys.of[pair] = pair == kPN && !state.swap ? 0 : state.keys[pair][t];
-  }
   if (rows.valid()) {
     evaluate_valid(state, t, keys, term);
   } else {
@@ -140,18 +174,27 @@ __device__ inline Term evaluate(const TripletState& state, int64_t t, const Trip
   return term;
 }
 
-// Enters the pairs into the lists of their rows, where these are not those of their own number.
-__device__ inline void touch_rows(const TripletState& state, int64_t t, const TripletRows& rows,
-                                  const Term& term) {
+// Where the pairs of a triplet come in the lists of the rows that they touch, -1: nowhere. Rows of
+// the triplet's own number need no list.
+struct TouchPlaces {
   int32_t at[2 * kPairs];
+
+  __device__ TouchPlaces(const TripletState& state, const TripletRows& rows, const Term& term) {
 #pragma unroll
-  for (int code = 0; code < 2 * kPairs; ++code) {
-    const int role = role_of(code / 2, code % 2);
-    const int set = state.first_role[role];
-    const bool touches = term.coefficient[code / 2] != 0 && state.index[role] != nullptr &&
-                         state.grad[set] != nullptr;
-    at[code] = touches ? atomicAdd(state.touches[set].count + rows.of[role], 1) : -1;
+    for (int code = 0; code < 2 * kPairs; ++code) {
+      const int role = role_of(code / 2, code % 2);
+      const int set = state.first_role[role];
+      const bool touches = term.coefficient[code / 2] != 0 && state.index[role] != nullptr &&
+                           state.grad[set] != nullptr;
+      at[code] = touches ? atomicAdd(state.touches[set].count + rows.of[role], 1) : -1;
+    }
   }
+};
+
+// Enters the pairs into the lists.
+__device__ inline void list_touches(const TripletState& state, int64_t t, const TripletRows& rows,
+                                    const TouchPlaces& places) {
+  const auto& at = places.at;
 #pragma unroll
   for (int code = 0; code < 2 * kPairs; ++code) {
     if (at[code] < 0) continue;
@@ -170,6 +213,11 @@ __device__ inline void touch_rows(const TripletState& state, int64_t t, const Tr
     if (at[code] > kTouches) continue;
     lists.hubs[atomicAdd(&state.tally->n_hubs[set], 1)] = static_cast<int32_t>(row);
   }
+}
+
+__device__ inline void touch_rows(const TripletState& state, int64_t t, const TripletRows& rows,
+                                  const Term& term) {
+  list_touches(state, t, rows, TouchPlaces(state, rows, term));
 }
 
 template <class T>

@@ -26,7 +26,9 @@ __device__ inline TripletSums from_lane(const TripletSums& sums, int mask, bool 
 template <int warps>
 __device__ void sum_in_block(TripletSums& sums, TripletSums (&shared)[warps], bool with_stats) {
   static_assert(kWarp % warps == 0);
+  // Not unrolled: what takes longest are instructions that come from memory.
   const auto add_lanes = [&](int lanes) {
+#pragma unroll 1
     for (int mask = 1; mask < lanes; mask *= 2) {
       sums.add(from_lane(sums, mask, with_stats), with_stats);
     }
