@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kTripletThreads)
   const int64_t t = int64_t{blockIdx.x} * kTripletThreads + threadIdx.x;
   if (t < state.n) {
     const TripletRows rows(state, t);
-    term = evaluate(state, t, rows);
+    term = evaluate(state, t, rows, StoredKeys(state, t));
     count_term(state, t, term, sums);
     if (state.reduction == Reduction::none) multiply_by_cotangent(state, t, term);
 #pragma unroll
