@@ -30,7 +30,7 @@ __device__ inline void write_padding(const MineState& state, const RankedSet& se
   const int lane = threadIdx.x % kPackLanes;
   for (int64_t c = 0; c < chunks; ++c) pieces_of(set, c, position)[lane] = {0, 0, 0, 0};
   if (lane != 0) return;
-  set.slack[position] = 0;
+  set.slack[position] = -1;
   const float never = __int_as_float(0x7F800000);
   write_start(set, position, state.split ? 0 : state.farthest[kNegative] ? never : -never);
   set.shift[position] = never;

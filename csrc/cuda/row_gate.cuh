@@ -64,19 +64,24 @@ struct RowGate {
   FM_DEVICE void start(const MineState& state, int slot, int32_t at) {
     const RankedSet& set = state.ranked[0];
     const int32_t row = set.order[at];
+    const float slack = set.slack[at];
     memory.set(kRow, slot, row);
     memory.set(kBegin, slot, set.run_begin[at]);
     memory.set(kLength, slot, set.run_end[at] - set.run_begin[at]);
-    memory.set(kSlack, slot, __float_as_int(2 * set.slack[at]));
+    memory.set(kSlack, slot, __float_as_int(2 * slack));
     memory.set(kCount, slot, 0);
     memory.set(kCount + 1, slot, 0);
     // A row that is not there, or that keys judge, has no candidates.
-    const bool open = row >= 0 && state.is_by_keys[row] == 0;
-    threshold[slot] = open ? kUnknown : -__int_as_float(0x7F800000);
+    threshold[slot] = slack >= 0 ? kUnknown : -__int_as_float(0x7F800000);
     memory.set(kReach, slot, __float_as_int(threshold[slot]));
-    const int64_t other = row < 0 ? -1 : state.labels.self(row);
-    const bool known = other >= 0 && other < state.ref.n;
-    memory.set(kSelf, slot, known ? state.ranked[1].position[other] : -1);
+    memory.set(kSelf, slot, row < 0 ? -1 : self_of(state, row, at));
+  }
+  // Its position among the references. Of one set of rows it is its own: a small batch would wait
+  // for memory longer than for a tile.
+  FM_DEVICE static int32_t self_of(const MineState& state, int32_t row, int32_t at) {
+    if (state.labels.symmetric) return at;
+    const int64_t other = state.labels.self(row);
+    return other >= 0 && other < state.ref.n ? state.ranked[1].position[other] : -1;
   }
 
   // After the rows have started.
@@ -173,6 +178,7 @@ FM_DEVICE void share_thresholds(const MineState& state, RowGate<slots, Memory>& 
     rows.threshold[s] = lowest_of_quad(rows.threshold[s] + rows.slack(s));
     rows.memory.set(kReach, s, __float_as_int(lowest_of_quad(reach + rows.slack(s))));
   }
+  if (gridDim.y == 1) return;
   publish_thresholds(state, rows);
   sync();
   if (leads) await_splits(state);

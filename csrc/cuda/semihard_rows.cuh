@@ -40,7 +40,8 @@ struct SemiHardRows : RowGate<slots, Memory> {
 
   FM_DEVICE void start(const SemiHardState& state, int slot, int32_t at) {
     RowGate<slots, Memory>::start(state, slot, at);
-    const bool open = this->threshold[slot] == kUnknown;
+    const int32_t row = memory.get(kRow, slot);
+    const bool open = this->threshold[slot] == kUnknown && state.is_by_keys[row] == 0;
     memory.set(kReach, slot, at);
     n_kept[slot] = 0;
     const int64_t stride = state.ranked[0].padded;

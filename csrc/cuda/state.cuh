@@ -34,7 +34,7 @@ struct RankedSet {
   int32_t* position = nullptr;   // [n] row -> position, -1: takes no part
   int32_t* taken = nullptr;      // [slots] rows of the class placed so far
   uint16_t* packed = nullptr;    // bfloat16 [stored][padded][kFeatures], 16-byte pieces swizzled
-  float* slack = nullptr;        // [padded]
+  float* slack = nullptr;        // [padded] -1: nobody, or a row that keys judge
   double* wide_slack = nullptr;  // [padded] of scores in float64; where rows are split
   uint16_t* start = nullptr;     // bfloat16 [padded][kStartTerms] what sums of products begin with,
                                  //   see gate.cuh, as terms that add up to it
