@@ -63,8 +63,11 @@ void launch_tiles(SemiHardState state, const DeviceFacts& facts, cudaStream_t st
                   Launches& launches) {
   if (!launches.fine()) return;
   state.ranked[1].slack = state.widest;
+  constexpr int least = 4;  // windows are many, and each candidate costs one look more
+  const Path path = path_of(facts.major, facts.minor);
+  state.survey_tiles = survey_of(shape_of(path), state.ranked[1].padded, state.tile_splits, least);
 #if defined(FLASHMETRIC_CUDA_SM90)
-  if (path_of(facts.major, facts.minor) == Path::wgmma) {
+  if (path == Path::wgmma) {
     return launch_tiles_wgmma(state, stream, launches);
   }
 #endif

@@ -47,6 +47,9 @@ struct TileShape {
 };
 constexpr TileShape kMmaShape{128, 128, 8, 2};
 constexpr TileShape kWgmmaShape{kWgmmaRows, kWgmmaColumns, 4, 1};
+inline const TileShape& shape_of(Path path) {
+  return path == Path::wgmma ? kWgmmaShape : kMmaShape;
+}
 
 // Splits of the references that give every multiprocessor its blocks. No split is empty.
 inline int column_splits(const TileShape& shape, int rows, int columns, int multiprocessors) {
@@ -58,14 +61,13 @@ inline int column_splits(const TileShape& shape, int rows, int columns, int mult
   return (tiles + share - 1) / share;
 }
 
-// Tiles of a split that are surveyed: all of a few, for then nothing is stored but what is chosen
-// among; of many one in sixteen, which leaves log 16 columns to lower a threshold.
-inline int survey_of(const TileShape& shape, int columns, int splits) {
-  constexpr int few = 4;
+// Tiles of a split that are surveyed: at least so many; of many one in sixteen, which leaves log 16
+// columns to lower a threshold.
+inline int survey_of(const TileShape& shape, int columns, int splits, int least) {
   constexpr int one_in = 16;
   const int tiles = columns / shape.columns > 0 ? columns / shape.columns : 1;
   const int share = (tiles + splits - 1) / splits;
-  const int some = share / one_in > few ? share / one_in : few;
+  const int some = share / one_in > least ? share / one_in : least;
   return share < some ? share : some;
 }
 
