@@ -45,7 +45,7 @@ struct Decision {
   static constexpr int kStreams = kQueryLanes / 2;  // that one reads each
   // Candidates that are collected before keys are computed: as many as come at a time, behind those
   // of the rows that tiles could not rank, or as many again.
-  static constexpr int kListed = (kAtOnce * 2 + kAtOnce * 2) * kQueryLanes;
+  static constexpr int kListed = 4 * kAtOnce * kQueryLanes;
 
   const MineState& state;
   const RowView<T>& x;

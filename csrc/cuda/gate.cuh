@@ -91,6 +91,7 @@ struct TileGate {
 
   // Lower bounds of the scores of the columns of a row.
   struct Negatives {
+    static constexpr int role = kNegative;
     const TileGate& tile;
     int s;
     FM_DEVICE float lower(int block, int e) const {
@@ -220,19 +221,16 @@ struct TileGate {
       return;
     }
     threshold = lowest_of_quad(::fminf(threshold, reach + rows.slack(view.s)));
-    const int role = role_of(view);
-    Candidate* const kept = rows.kept(state, role, view.s);
+    Candidate* const kept = rows.kept(state, view.role, view.s);
     const int32_t position = first + column(b);
-    auto count = static_cast<uint32_t>(rows.count(role, view.s));
+    auto count = static_cast<uint32_t>(rows.count(view.role, view.s));
 #pragma unroll
     for (int v = 0; v < 2 * kGroup; ++v) {
       const float lower = view.lower(b + v / 2, v % 2);
       keep_if(lower <= threshold, kept, count, lower, position + v / 2 * 8 + v % 2);
     }
-    rows.set_count(role, view.s, static_cast<int32_t>(count));
+    rows.set_count(view.role, view.s, static_cast<int32_t>(count));
   }
-  FM_DEVICE static int role_of(const Masked& view) { return view.role; }
-  FM_DEVICE static int role_of(const Negatives&) { return kNegative; }
 };
 
 // POLICY of a main loop: what it knows of its rows, and does with the sums of a tile. Rows begin in

@@ -23,7 +23,7 @@ __device__ double measure_row(const KeyFacts& key, const RowView<T>& rows, int64
       ::sqrt(PairRows<T, T>{x, x, {}, {}, dim}.template key<Form::product>(2, false));
   if (writes) rows.numbers.norm[i] = norm;
   if (!key.needs_means()) return norm;
-  const double scale = key.scaled ? 1.0 / (norm < kMinNorm ? kMinNorm : norm) : 1.0;
+  const double scale = key.scaled ? 1.0 / clamped(norm) : 1.0;
   double part = 0;
 #pragma unroll 8
   for (int64_t k = threadIdx.x % 8; k < dim; k += 8) part += widened(x[k]) * scale;

@@ -103,7 +103,7 @@ struct PackedRow {
 };
 
 __device__ inline double factor_of(const KeyFacts& key, double norm) {
-  return key.needs_norms() ? 1.0 / (norm < kMinNorm ? kMinNorm : norm) : 1.0;
+  return key.needs_norms() ? 1.0 / clamped(norm) : 1.0;
 }
 
 // How a row is mapped. The differences of narrow rows round once in float as they do in double.

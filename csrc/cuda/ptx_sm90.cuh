@@ -88,6 +88,29 @@ FM_DEVICE void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(left) : "memory");
 }
 
+// The 64 registers of the sums, as an instruction names them, and as its operands.
+#define FM_SUM_NAMES                         \
+  "%0, %1, %2, %3, %4, %5, %6, %7, "         \
+  "%8, %9, %10, %11, %12, %13, %14, %15, "   \
+  "%16, %17, %18, %19, %20, %21, %22, %23, " \
+  "%24, %25, %26, %27, %28, %29, %30, %31, " \
+  "%32, %33, %34, %35, %36, %37, %38, %39, " \
+  "%40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, " \
+  "%56, %57, %58, %59, %60, %61, %62, %63}, "
+#define FM_SUMS(how)                                                                         \
+  how(sum[0]), how(sum[1]), how(sum[2]), how(sum[3]), how(sum[4]), how(sum[5]), how(sum[6]), \
+      how(sum[7]), how(sum[8]), how(sum[9]), how(sum[10]), how(sum[11]), how(sum[12]),       \
+      how(sum[13]), how(sum[14]), how(sum[15]), how(sum[16]), how(sum[17]), how(sum[18]),    \
+      how(sum[19]), how(sum[20]), how(sum[21]), how(sum[22]), how(sum[23]), how(sum[24]),    \
+      how(sum[25]), how(sum[26]), how(sum[27]), how(sum[28]), how(sum[29]), how(sum[30]),    \
+      how(sum[31]), how(sum[32]), how(sum[33]), how(sum[34]), how(sum[35]), how(sum[36]),    \
+      how(sum[37]), how(sum[38]), how(sum[39]), how(sum[40]), how(sum[41]), how(sum[42]),    \
+      how(sum[43]), how(sum[44]), how(sum[45]), how(sum[46]), how(sum[47]), how(sum[48]),    \
+      how(sum[49]), how(sum[50]), how(sum[51]), how(sum[52]), how(sum[53]), how(sum[54]),    \
+      how(sum[55]), how(sum[56]), how(sum[57]), how(sum[58]), how(sum[59]), how(sum[60]),    \
+      how(sum[61]), how(sum[62]), how(sum[63])
+
 // sum (64 x 128) = 64 x 16 by 16 x 128; of the former, a lane's first two registers are `a`, the
 // others zeros.
 FM_DEVICE void multiply(float (&sum)[64], uint32_t a, uint64_t b) {
@@ -95,28 +118,10 @@ FM_DEVICE void multiply(float (&sum)[64], uint32_t a, uint64_t b) {
       "{\n"
       ".reg .pred keep;\n"
       "setp.ne.b32 keep, 0, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, "
-      "%8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, "
-      "%24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, "
-      "%56, %57, %58, %59, %60, %61, %62, %63}, "
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" FM_SUM_NAMES
       "{%64, %64, %65, %65}, %66, keep, 1, 1, 0;\n"
       "}\n"
-      : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3]), "=f"(sum[4]), "=f"(sum[5]),
-        "=f"(sum[6]), "=f"(sum[7]), "=f"(sum[8]), "=f"(sum[9]), "=f"(sum[10]), "=f"(sum[11]),
-        "=f"(sum[12]), "=f"(sum[13]), "=f"(sum[14]), "=f"(sum[15]), "=f"(sum[16]), "=f"(sum[17]),
-        "=f"(sum[18]), "=f"(sum[19]), "=f"(sum[20]), "=f"(sum[21]), "=f"(sum[22]), "=f"(sum[23]),
-        "=f"(sum[24]), "=f"(sum[25]), "=f"(sum[26]), "=f"(sum[27]), "=f"(sum[28]), "=f"(sum[29]),
-        "=f"(sum[30]), "=f"(sum[31]), "=f"(sum[32]), "=f"(sum[33]), "=f"(sum[34]), "=f"(sum[35]),
-        "=f"(sum[36]), "=f"(sum[37]), "=f"(sum[38]), "=f"(sum[39]), "=f"(sum[40]), "=f"(sum[41]),
-        "=f"(sum[42]), "=f"(sum[43]), "=f"(sum[44]), "=f"(sum[45]), "=f"(sum[46]), "=f"(sum[47]),
-        "=f"(sum[48]), "=f"(sum[49]), "=f"(sum[50]), "=f"(sum[51]), "=f"(sum[52]), "=f"(sum[53]),
-        "=f"(sum[54]), "=f"(sum[55]), "=f"(sum[56]), "=f"(sum[57]), "=f"(sum[58]), "=f"(sum[59]),
-        "=f"(sum[60]), "=f"(sum[61]), "=f"(sum[62]), "=f"(sum[63])
+      : FM_SUMS("=f")
       : "r"(a), "r"(0), "l"(b));
 }
 
@@ -126,29 +131,14 @@ FM_DEVICE void multiply_add(float (&sum)[64], uint64_t a, uint64_t b) {
       "{\n"
       ".reg .pred keep;\n"
       "setp.eq.b32 keep, 0, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, "
-      "%8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, "
-      "%24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, "
-      "%56, %57, %58, %59, %60, %61, %62, %63}, "
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" FM_SUM_NAMES
       "%64, %65, keep, 1, 1, 0, 0;\n"
       "}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]),
-        "+f"(sum[6]), "+f"(sum[7]), "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]), "+f"(sum[16]), "+f"(sum[17]),
-        "+f"(sum[18]), "+f"(sum[19]), "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-        "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]), "+f"(sum[28]), "+f"(sum[29]),
-        "+f"(sum[30]), "+f"(sum[31]), "+f"(sum[32]), "+f"(sum[33]), "+f"(sum[34]), "+f"(sum[35]),
-        "+f"(sum[36]), "+f"(sum[37]), "+f"(sum[38]), "+f"(sum[39]), "+f"(sum[40]), "+f"(sum[41]),
-        "+f"(sum[42]), "+f"(sum[43]), "+f"(sum[44]), "+f"(sum[45]), "+f"(sum[46]), "+f"(sum[47]),
-        "+f"(sum[48]), "+f"(sum[49]), "+f"(sum[50]), "+f"(sum[51]), "+f"(sum[52]), "+f"(sum[53]),
-        "+f"(sum[54]), "+f"(sum[55]), "+f"(sum[56]), "+f"(sum[57]), "+f"(sum[58]), "+f"(sum[59]),
-        "+f"(sum[60]), "+f"(sum[61]), "+f"(sum[62]), "+f"(sum[63])
+      : FM_SUMS("+f")
       : "l"(a), "l"(b));
 }
+
+#undef FM_SUM_NAMES
+#undef FM_SUMS
 
 }  // namespace flashmetric::cuda

@@ -45,14 +45,16 @@ struct Mapping {
   FM_HD double of(double x) const { return x * scale - shift; }
 };
 
+// Written so that a NaN stays NaN.
+FM_HD double clamped(double norm) { return norm < kMinNorm ? kMinNorm : norm; }
+
 // What is measured of each row: norm; mean of the scaled features; sum of squares about the mean.
 struct RowNumbers {
   double* norm = nullptr;
   double* mean = nullptr;
   double* energy = nullptr;
 
-  // Written so that a NaN stays NaN.
-  FM_HD double clamped_norm(int64_t i) const { return norm[i] < kMinNorm ? kMinNorm : norm[i]; }
+  FM_HD double clamped_norm(int64_t i) const { return clamped(norm[i]); }
   FM_HD bool constant(int64_t i) const { return energy[i] < kMinNorm * kMinNorm; }
   FM_HD double clamped_energy(int64_t i) const {
     return constant(i) ? kMinNorm * kMinNorm : energy[i];
