@@ -9,7 +9,6 @@
 
 #include <ucontext.h>
 
-#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -48,10 +47,14 @@ constexpr int kLanes = 32;
 constexpr int kMostWarps = 32;
 constexpr size_t kStackBytes = size_t{1} << 17;
 
+// Where a fiber, or the scheduler, goes on: that of the compiler, which saves three registers and
+// leaves the others to the function; that of the C library also looks for cleanups of threads.
+using Place = void* [5];
+
 // Lives as long as the process, and runs every kernel that is launched with so many threads. Made
-// by makecontext; from then on entered by longjmp, which spares the system call of swapcontext.
+// by makecontext; from then on entered by a jump, which spares the system call of swapcontext.
 struct Fiber {
-  jmp_buf here;
+  Place here;
   std::vector<char> stack = std::vector<char>(kStackBytes);
   bool started = false;
   bool done = true;
@@ -72,14 +75,14 @@ inline double product_error = 0;
 
 struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
-  jmp_buf scheduler;
+  Place scheduler;
   std::function<void()> kernel;
   int thread = 0;
   int n_threads = 0;
   int n_done = 0;
   uint64_t events = 0;  // threads that came to a barrier, or to the end
   Barrier warps[kMostWarps], all;
-  uint64_t slot[kMostWarps][kLanes];
+  uint64_t slot[kMostWarps][2][kLanes];
 };
 inline Block block;
 
@@ -88,9 +91,14 @@ inline int lane() { return block.thread % kLanes; }
 
 inline Fiber& fiber() { return *block.fibers[static_cast<size_t>(block.thread)]; }
 
-// Back to the scheduler.
-inline void pause() {
-  if (_setjmp(fiber().here) == 0) _longjmp(block.scheduler, 1);
+// In a function of its own, as the compiler asks.
+[[noreturn]] __attribute__((noinline)) inline void jump(Place& place) {
+  __builtin_longjmp(place, 1);
+}
+
+// Back to the scheduler. A function of its own: jumps lose the registers of whoever waits.
+__attribute__((noinline)) inline void pause() {
+  if (__builtin_setjmp(fiber().here) == 0) jump(block.scheduler);
 }
 
 inline void wait(Barrier& barrier, int count) {
@@ -116,11 +124,11 @@ inline void run_fiber() {
 }
 
 // Lets a thread run until it waits.
-inline void resume(int thread) {
+__attribute__((noinline)) inline void resume(int thread) {
   block.thread = thread;
   Fiber& resumed = fiber();
-  if (_setjmp(block.scheduler) != 0) return;
-  if (resumed.started) _longjmp(resumed.here, 1);
+  if (__builtin_setjmp(block.scheduler) != 0) return;
+  if (resumed.started) jump(resumed.here);
   resumed.started = true;
   static ucontext_t context;
   getcontext(&context);
@@ -148,14 +156,21 @@ inline void run_block() {
   }
 }
 
+// What all lanes of the warp give, by lane. A lane that runs ahead writes to the other half of the
+// slots, and waits there until the last one has read this half.
+template <class Value>
+const uint64_t* exchanged(Value mine) {
+  static_assert(sizeof(Value) <= sizeof(uint64_t));
+  uint64_t* const slots = block.slot[warp()][block.warps[warp()].passed % 2];
+  std::memcpy(slots + lane(), &mine, sizeof mine);
+  wait_for_warp();
+  return slots;
+}
+
 template <class Value>
 Value exchange(Value value, int from) {
-  static_assert(sizeof(Value) <= sizeof(uint64_t));
-  uint64_t* const slots = block.slot[warp()];
-  std::memcpy(slots + lane(), &value, sizeof value);
-  wait_for_warp();
+  const uint64_t* const slots = exchanged(value);
   std::memcpy(&value, slots + (from % kLanes), sizeof value);
-  wait_for_warp();
   return value;
 }
 
@@ -204,26 +219,20 @@ Value __shfl_up_sync(unsigned, Value value, int by) {
   return emulated::exchange(value, from < 0 ? emulated::lane() : from);
 }
 inline unsigned __ballot_sync(unsigned, bool mine) {
-  uint64_t* const slots = emulated::block.slot[emulated::warp()];
-  slots[emulated::lane()] = mine ? 1 : 0;
-  emulated::wait_for_warp();
+  const uint64_t* const slots = emulated::exchanged(uint64_t{mine});
   unsigned all = 0;
   for (int from = 0; from < emulated::kLanes; ++from) {
     all |= static_cast<unsigned>(slots[from]) << from;
   }
-  emulated::wait_for_warp();
   return all;
 }
 template <class Value>
 unsigned __match_any_sync(unsigned, Value mine) {
-  uint64_t* const slots = emulated::block.slot[emulated::warp()];
-  std::memcpy(slots + emulated::lane(), &mine, sizeof mine);
-  emulated::wait_for_warp();
+  const uint64_t* const slots = emulated::exchanged(mine);
   unsigned same = 0;
   for (int from = 0; from < emulated::kLanes; ++from) {
     same |= (std::memcmp(slots + from, &mine, sizeof mine) == 0 ? 1U : 0U) << from;
   }
-  emulated::wait_for_warp();
   return same;
 }
 inline bool __any_sync(unsigned mask, bool mine) { return __ballot_sync(mask, mine) != 0; }
