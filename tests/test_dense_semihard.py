@@ -89,11 +89,15 @@ def test_what_is_dense(options, dense):
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("kind", ORDINARY)
 def test_hard_rows(kind, distance):
+    """Every variant, half of them among references: for each distance the other half of it."""
+    turn = ORDINARY.index(kind) + list(DISTANCES).index(distance)
     for number, variant in enumerate(VARIANTS):
         margin = {"margin": MARGINS[distance]} if "soft_margin" not in variant else {}
         sample = _sample(kind, 140 + number, 7 + 5 * number, **margin | variant, distance=distance)
-        assert_value_and_gradient(OP_SEMIHARD, sample)
-        assert_value_and_gradient(OP_SEMIHARD, _among_references(sample))
+        among_references = (turn + number) % 2 == 0
+        assert_value_and_gradient(
+            OP_SEMIHARD, _among_references(sample) if among_references else sample
+        )
 
 
 @pytest.mark.parametrize("n", [129, 130, 131, 192, 193, 257, 400])
