@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from error_inputs import BASE, LABELS
 from flashmetric import _C, TripletLoss
@@ -19,7 +20,7 @@ WORDS: list[dict[str, Any]] = [
     {},
     {"distance": "cosine", "normalize": True},
     {"distance": "minkowski(3)", "soft_margin": True},
-    {"reduction": "none", "invalid": "count"},
+    {"invalid": "count", "soft_margin": True},
     {"reduction": "sum", "impl": "fused"},
     {"reduction": "mean_active"},
 ]
@@ -114,11 +115,65 @@ def test_margins_are_looked_at_every_time(margin):
         triplet_loss(ROWS, LABELS, margin=margin)
 
 
+@pytest.mark.parametrize("words", WORDS, ids=str)
+def test_any_layout(words):
+    wide = torch.randn(3, 12, generator=torch.Generator().manual_seed(4))
+    rows, labels = wide.t()[::2], LABELS.repeat_interleave(2)[::2]
+    assert not rows.is_contiguous()
+    assert not labels.is_contiguous()
+    expected = _step(rows.contiguous(), LABELS, **words)
+    leaf = wide.clone().requires_grad_()
+    loss = triplet_loss(leaf.t()[::2], labels, **words)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    assert torch.equal(loss, expected[0])
+    assert torch.equal(gradient.t()[::2], expected[1])
+    assert not gradient.t()[1::2].any()
+
+
+def test_the_graph_of_a_known_call():
+    triplet_loss(ROWS, LABELS, margin=3)
+    rows = ROWS.clone().requires_grad_()
+    loss = triplet_loss(rows, LABELS, margin=3)
+    (once,) = torch.autograd.grad(loss, rows, torch.tensor(2.0), retain_graph=True)
+    (again,) = torch.autograd.grad(loss, rows, torch.tensor(1.0), retain_graph=True)
+    assert once.any()
+    assert torch.equal(once, 2 * again)
+    again.zero_()  # what a caller does to a gradient is no matter of the graph
+    (first,) = torch.autograd.grad(loss, rows, create_graph=True)
+    assert torch.equal(2 * first, once)
+    with pytest.raises(RuntimeError, match=r"\[triplet_loss\] double backward is not supported"):
+        first.sum().backward()
+
+
+class _Seen(TorchDispatchMode):
+    """The names of our ops that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, _: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.namespace == "flashmetric":
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_who_watches_sees_the_op():
+    expected = triplet_loss(ROWS, LABELS)
+    with _Seen() as seen:
+        loss = triplet_loss(ROWS.clone().requires_grad_(), LABELS)
+    assert torch.equal(loss, expected)
+    assert seen.names == ["mined_triplet"]
+
+
 def test_the_reference_and_statistics_are_not_learned():
     expected, stats = triplet_loss(ROWS, LABELS, return_stats=True)
     before = _C.counters()["mine"]
     triplet_loss(ROWS, LABELS, impl="reference")
     assert _C.counters()["mine"] == before
+    triplet_loss(ROWS, LABELS, reduction="none")
     assert not _table()._known
     assert torch.equal(triplet_loss(ROWS, LABELS), expected)
     again = triplet_loss(ROWS, LABELS, return_stats=True)[1]

@@ -12,11 +12,13 @@ from torch.autograd import Function
 
 __all__ = [
     "apply_of",
+    "direct_apply_of",
     "functorch_is_active",
     "graph_is_kept",
     "is_batched",
     "is_compiling",
     "is_watched",
+    "is_wrapped",
     "raw_stream",
 ]
 
@@ -88,6 +90,12 @@ def _public_stream(device: int) -> int:
 raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", _public_stream)
 
 
+def direct_apply_of(function: type[Function]) -> Callable[..., Any]:
+    """The C method behind `function.apply`, which torch.compile and torch.func do not follow."""
+    direct: Callable[..., Any] = super(Function, function).apply  # type: ignore[misc]
+    return direct
+
+
 def apply_of(function: type[Function]) -> Callable[..., Any]:
     """`function.apply`, without the inspection of its signature that costs 10 us on every call.
 
@@ -95,7 +103,7 @@ def apply_of(function: type[Function]) -> Callable[..., Any]:
     only hands its arguments to the C method that is called here.
     """
     public: Callable[..., Any] = function.apply
-    direct: Callable[..., Any] = super(Function, function).apply  # type: ignore[misc]
+    direct = direct_apply_of(function)
 
     def apply(*args: Any) -> Any:
         return public(*args) if is_compiling() or functorch_is_active() else direct(*args)

@@ -22,6 +22,7 @@ __all__ = [
     "pairwise",
     "pairwise_backward",
     "triplet",
+    "triplet_of_classes",
 ]
 
 HALF = (torch.float16, torch.bfloat16)
@@ -69,6 +70,15 @@ def mined_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tens
     reduction, wanted, with_stats = options[-3:]
     outputs = _loss((query, ref, None), query.shape[0], reduction, wanted, with_stats)
     return [*outputs, *mine(query)] if reduction == "none" else outputs
+
+
+def triplet_of_classes(query: Tensor, wanted: bool) -> list[Tensor]:
+    """Those of `mined_triplet` for a scalar loss of queries alone, by fewer calls."""
+    dtype = torch.float32 if query.dtype in HALF else query.dtype
+    outputs = [query.new_empty((), dtype=dtype)]
+    if wanted:
+        outputs.append(torch.empty_like(query, dtype=dtype, memory_format=_ROW_BY_ROW))
+    return outputs
 
 
 def batch_loss(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:

@@ -5,7 +5,8 @@ A scalar loss computes its gradients in the forward, together with the distances
 and only those that an input requires; the backward multiplies them by its cotangent, on the device.
 `reduction="none"` has one cotangent per triplet, so its backward calls the op again.
 
-Forward and backward call dispatcher ops only, which is what torch.compile and torch.func follow.
+Forward and backward call dispatcher ops only, which is what torch.compile and torch.func follow;
+but where nobody does, the forward calls what is behind them.
 """
 
 from .batch import (

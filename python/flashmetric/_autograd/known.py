@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Calls whose words passed every check before: of plain tensors, the checks need no repetition.
 
-On a batch of 8 rows they take longer than the kernels do.
+On a batch of 8 rows they take longer than the kernels do, and so does every call of Python that can
+be left out.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from flashmetric import _ops
-from flashmetric._compat import is_compiling
+from flashmetric._compat import direct_apply_of, is_compiling, is_watched, is_wrapped
 from flashmetric.reference.mining import Comparison
 
 from .formula import Formula
-from .triplet import apply_triplet_loss
+from .guard import scaled
 
 __all__ = ["KnownCalls"]
 
-_NONE = (None,) * 4  # ref_labels, self_index, tensors of margins and of weights
 _NUMBERS = (float, int)
 
 
@@ -28,7 +29,7 @@ class _Known(NamedTuple):
     """A batch-hard loss of embeddings by their labels; tensors and margin are still open."""
 
     op: str
-    rule: tuple[Any, ...]
+    mining: str
     margin: float  # where none is given
     options: tuple[Any, ...]
 
@@ -42,9 +43,10 @@ class KnownCalls:
     def loss(
         self, words: tuple[Any, ...], embeddings: Any, labels: Any, margin: Any
     ) -> Tensor | None:
-        """Of a call without other tensors; None where it is not known, or has to be checked: its
-        tensors must be rows and their class ids, of one device, its margin a finite number."""
-        if is_compiling() or type(embeddings) is not Tensor or type(labels) is not Tensor:
+        """Of a call without other tensors; None where it is not known, has to be checked or is
+        watched: its tensors must be rows and their class ids, of one device, its margin a finite
+        number."""
+        if is_watched() or type(embeddings) is not Tensor or type(labels) is not Tensor:
             return None
         if margin is not None and (type(margin) not in _NUMBERS or margin - margin != 0):
             return None
@@ -52,28 +54,49 @@ class KnownCalls:
             known = self._known.get((_ops.usual_device(embeddings, labels), words))
         except TypeError:  # a word that has no hash; the checks have more to say
             return None
-        if known is None:
+        if known is None or is_wrapped(embeddings) or is_wrapped(labels):
             return None
-        op, rule, number, options = known
-        wanted = embeddings.requires_grad and options[-1] != "none" and torch.is_grad_enabled()
-        formula = (number if margin is None else float(margin), *options)
-        request = ([wanted, False, False], False, op)
-        tensors = (labels, *_NONE)
-        loss: Tensor = apply_triplet_loss(embeddings, None, None, tensors, rule, formula, request)[
-            0
-        ]
-        return loss
+        op, mining, number, options = known
+        terms = (mining, number if margin is None else float(margin), *options)
+        if embeddings.requires_grad and torch.is_grad_enabled():
+            loss: Tensor = _apply_known_loss(embeddings, labels, terms, op)
+            return loss
+        return _ops.triplet_of_classes(embeddings, labels, False, *terms)[0]
 
     def learn(
         self, words: tuple[Any, ...], op: str, given: Comparison, formula: Formula, mining: str
     ) -> None:
-        """Of a call that passed the checks; where there is more to it than words, nothing."""
+        """Of a call that passed the checks; where there is more to it than words, or than a scalar
+        to return, nothing."""
         embeddings, labels, *others = given
         alone = labels is not None and all(each is None for each in (*others, formula.weights))
         plain = all(type(word) in (str, bool, int, float, type(None)) for word in words)
-        if not alone or not plain or formula.with_stats or is_compiling():
+        scalar = formula.reduction != "none" and not formula.with_stats
+        if not alone or not plain or not scalar or is_compiling():
             return
         device = _ops.usual_device(embeddings, labels)  # type: ignore[arg-type]
         if device:
-            rule, margin = ("classes", None, mining), 0.0 if formula.soft_margin else 1.0
-            self._known[device, words] = _Known(op, rule, margin, tuple(formula[2:-1]))
+            margin = 0.0 if formula.soft_margin else 1.0
+            self._known[device, words] = _Known(op, mining, margin, tuple(formula[2:-1]))
+
+
+class _KnownLoss(Function):
+    """`_TripletLoss` of a known call: in the form of one call, which only torch.func cannot use."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, embeddings: Tensor, labels: Tensor, terms: tuple[Any, ...], op: str
+    ) -> Tensor:
+        loss, gradient = _ops.triplet_of_classes(embeddings, labels, True, *terms)
+        ctx.save_for_backward(embeddings, gradient)
+        ctx.op = op
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        embeddings, gradient = ctx.saved_tensors
+        (found,) = scaled(ctx.op, (gradient,), grad_loss, (embeddings,))
+        return found, None, None, None
+
+
+_apply_known_loss = direct_apply_of(_KnownLoss)

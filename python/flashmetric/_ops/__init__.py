@@ -48,6 +48,7 @@ __all__ = [
     "pairwise_backward",
     "refuse_vmap",
     "triplet",
+    "triplet_of_classes",
     "usual_device",
     "why_not_fused",
 ]
@@ -138,6 +139,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "pairwise_backward": _outputs.pairwise_backward,
     "triplet": _outputs.triplet,
 }
+# Of each device: its ops; and mined_triplet of less, for those who call past the dispatcher.
 _ON_CPU: dict[str, Callable[..., Any]] = {
     "apart": extremes.apart,
     "bounds": extremes.bounds,
@@ -151,6 +153,7 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
     "pairwise": cpu.PAIRS.pairwise,
     "pairwise_backward": cpu.PAIRS.pairwise_backward,
     "triplet": cpu.triplet,
+    "triplet_of_classes": cpu.triplet_of_classes,
 }
 _ON_CUDA: dict[str, Callable[..., Any]] = {
     "apart": extremes.apart_without_waiting,
@@ -165,6 +168,7 @@ _ON_CUDA: dict[str, Callable[..., Any]] = {
     "pairwise": cuda.PAIRS.pairwise,
     "pairwise_backward": cuda.PAIRS.pairwise_backward,
     "triplet": cuda.triplet,
+    "triplet_of_classes": cuda.triplet_of_classes,
 }
 _KERNELS = {"CPU": _ON_CPU, "CUDA": _ON_CUDA if cuda.WHY_NO_CUDA == "" else {}}
 
@@ -203,6 +207,13 @@ def forward(name: str, query: torch.Tensor, *args: Any) -> Any:
     if not watched and type(query) is torch.Tensor and query.is_cpu and not is_wrapped(query):
         return _ON_CPU[name](query, *args)
     return getattr(torch.ops.flashmetric, name).default(query, *args)
+
+
+def triplet_of_classes(query: torch.Tensor, *args: Any) -> list[torch.Tensor]:
+    """For tensors that are no wrappers, where nobody watches: see _compat."""
+    found: list[torch.Tensor]
+    found = (_ON_CPU if query.is_cpu else _ON_CUDA)["triplet_of_classes"](query, *args)
+    return found
 
 
 def why_not_fused(device: torch.device, kernel: str) -> str:

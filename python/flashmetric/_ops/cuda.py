@@ -55,6 +55,7 @@ PAIRS = PairOps(DEVICE)
 mine = partial(triplets.mine, DEVICE)
 triplet = partial(triplets.triplet, DEVICE)
 mined_triplet = partial(triplets.mined_triplet, DEVICE)
+triplet_of_classes = partial(triplets.triplet_of_classes, DEVICE)
 
 
 def dense(
