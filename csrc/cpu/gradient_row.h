@@ -10,14 +10,12 @@
 //   maximum     sign(z - o) where |z - o| is the largest, in equal shares
 //   overlap     (J d max - d min) / sum max, J the quotient; where z = o each has half a slope
 //
-// Numerics: float64 sums in the order the pairs are added, rounded once at the end. Where rows are
-// normalised, z = x / |x|, the gradient goes through the scaling:
-//   d/dx = (g - <g, z> z) / |x|,    0 for rows shorter than kMinNorm.
+// Numerics: float64 sums in the order the pairs are added, rounded once at the end.
 #pragma once
 
-#include "../exact_sum.h"
 #include "keys.h"
 #include "simd.h"
+#include "through_norm.h"
 #include "vector_power.h"
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
@@ -42,47 +40,6 @@ FM_INLINE Double8 raised_about(Double8 base, double p) {
   const VectorPower<double> power(p);
   for (Vec<double>& part : base.part) part = power.of(part);
   return base;
-}
-
-// x / norm. Of float64 rows a quotient, which rounds once where the product with an inverse rounds
-// three times; narrower rows have lost more than that before they came here.
-template <class T>
-FM_INLINE double divided(double x, double norm) {
-  return sizeof(T) == sizeof(double) ? x / norm : x * (1 / norm);
-}
-
-// <g, z> of a row z = x / norm. It is large beside what it leaves of g where they point the same
-// way: of float64 rows the products and their sum are exact until the end.
-template <class T>
-inline double along_row(const double* g, const T* x, double norm, int64_t dim) {
-  if constexpr (sizeof(T) < sizeof(double)) {
-    double along = 0;
-    for (int64_t k = 0; k < dim; ++k) along += g[k] * divided<T>(static_cast<double>(x[k]), norm);
-    return along;
-  } else {
-    ExactSum along;
-    for (int64_t k = 0; k < dim; ++k) {
-      const double z = divided<T>(x[k], norm);
-      const double product = g[k] * z;
-      along.add({product, __builtin_fma(g[k], z, -product)});
-    }
-    return along.value();
-  }
-}
-
-// Takes a gradient back through the normalisation of its row, where there is one. A NaN row that
-// nobody chose must not come here: its 0 would become NaN.
-template <class T>
-FM_NOINLINE void through_norm(KeyForm key, const RowView<T>& rows, int64_t i, int64_t dim,
-                              double* g) {
-  if (!key.needs_norms()) return;
-  const T* x = rows.row(i);
-  const double norm = rows.clamped_norm(i);
-  const double along = along_row(g, x, norm, dim);
-  for (int64_t k = 0; k < dim; ++k) {
-    const double z = divided<T>(static_cast<double>(x[k]), norm);
-    g[k] = rows.norm[i] < kMinNorm ? 0.0 : divided<T>(g[k] - along * z, norm);
-  }
 }
 
 template <class T>
