@@ -30,6 +30,7 @@ __all__ = ["build", "built_once", "in_place_of_the_cpu", "linked", "load"]
 _EMULATOR = Path(__file__).parent / "emulated_gpu"
 _LAUNCH = re.compile(r"(\w+(?:<[^<>;]*>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 _SHARED = re.compile(r"extern __shared__ char (\w+)\[\];")
+_ROW = re.compile(r"(const T\* row\(int64_t i\) const \{)")
 # Warpgroup instructions are not emulated.
 _SOURCES = [each for each in sorted((CSRC / "cuda").glob("*.cu")) if "sm90" not in each.stem]
 
@@ -92,6 +93,7 @@ def _translated(folder: Path) -> Iterator[Path]:
     # A copy of the headers, with ours of some; "../x.h" is found from csrc/cuda.
     for header in (CSRC / "cuda").glob("*.*h"):
         text = _SHARED.sub(r"char* \1 = emulated::dynamic_shared;", header.read_text())
+        text = _ROW.sub(r"\1 emulated::expect_row(i, n);", text)
         (folder / header.name).write_text(text)
     for ours in ("ptx.cuh", "launch.cuh"):
         shutil.copy(_EMULATOR / ours, folder)
@@ -136,7 +138,8 @@ def in_place_of_the_cpu(module: Any, patch: pytest.MonkeyPatch) -> Iterator[Any]
 
     def run(kernel: Any, _: torch.device, arguments: tuple[Any, ...]) -> None:
         needed = kernel(0, 0, arguments, None)
-        scratch = torch.empty(needed, dtype=torch.uint8)
+        # What another kernel has left there: large as a number of any type.
+        scratch = torch.full((needed,), 0x7F, dtype=torch.uint8)
         kernel(0, 0, arguments, scratch)
 
     patch.setattr(cuda, "_C", module)

@@ -51,6 +51,12 @@ def test_sizes_around_every_edge(run, n, dim):
     assert_beside_float64(NAME, batch(NAME, n, dim), run)
 
 
+@pytest.mark.parametrize("n", [448, 480])
+def test_tiles_behind_the_rows(run, n):
+    """Whose last columns no row has: few enough that a thread would keep them all."""
+    assert_beside_float64(NAME, batch(NAME, n, 40, reduction="none"), run)
+
+
 @pytest.mark.parametrize("classes", CLASSES)
 def test_classes(run, classes):
     """Those that are too large go another way."""

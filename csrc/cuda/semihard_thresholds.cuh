@@ -82,7 +82,9 @@ __global__ void __launch_bounds__(kThresholdWarps* kWarp)
   await_inputs();
   const auto position = static_cast<int32_t>(int64_t{blockIdx.x} * kThresholdWarps + warp_of());
   if (position < state.ranked[1].padded) {
-    float slack = state.ranked[1].slack[position / kWarp * kWarp + lane_of()];
+    // Never the -1 of places that no row has: a window that is less than nothing wide is very wide
+    // as an unsigned integer, and they would all be within.
+    float slack = ::fmaxf(0, state.ranked[1].slack[position / kWarp * kWarp + lane_of()]);
     for (int mask = 1; mask < kWarp; mask *= 2) {
       slack = ::fmaxf(slack, __shfl_xor_sync(kAllLanes, slack, mask));
     }

@@ -2,9 +2,9 @@
 // Runs CUDA kernels on the host: a block at a time, each of its threads a fiber. A fiber runs until
 // it waits for others: at __syncthreads, or where the lanes of a warp exchange values.
 //
-// What it shows: that a kernel computes what it should, and that all lanes come to each exchange
-// (else it aborts). What it cannot show: races between blocks, and what the warpgroup instructions
-// of capability 9.0 do.
+// What it shows: that a kernel computes what it should, that all lanes come to each exchange, and
+// that no row is read that does not exist (else it aborts). What it cannot show: races between
+// blocks, and what the warpgroup instructions of capability 9.0 do.
 #pragma once
 
 #include <ucontext.h>
@@ -186,6 +186,12 @@ inline emulated::ThreadIndex threadIdx;
 inline dim3 blockIdx, blockDim, gridDim;
 
 namespace emulated {
+
+inline void expect_row(int64_t i, int64_t n) {
+  if (i >= 0 && i < n) return;
+  std::fputs("[emulated] a row is read that does not exist\n", stderr);
+  std::abort();
+}
 
 // What `kernel<<<grid, threads>>>(arguments)` becomes.
 template <class Kernel>
