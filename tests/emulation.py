@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from flashmetric import _ops
-from flashmetric._ops import cuda, extremes
+from flashmetric._ops import cpu, cuda, extremes
 from sources import CSRC
 
 __all__ = ["build", "built_once", "in_place_of_the_cpu", "linked", "load"]
@@ -144,6 +144,7 @@ def in_place_of_the_cpu(module: Any, patch: pytest.MonkeyPatch) -> Iterator[Any]
 
     patch.setattr(cuda, "_C", module)
     patch.setattr(cuda, "_run", run)
+    patch.setattr(cpu, "DEVICE", cuda.DEVICE)
     patch.setattr(extremes, "mine", cuda.mine)
     for name, kernel in _ops._ON_CUDA.items():
         patch.setitem(_ops._ON_CPU, name, kernel)

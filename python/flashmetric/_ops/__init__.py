@@ -32,6 +32,7 @@ from flashmetric._compat import is_watched, is_wrapped
 from . import cpu, cuda, extremes, listed
 from . import dense as dense_ops
 from .calls import WHY_NO_KERNELS, usual_device
+from .classes import triplet_of_classes
 
 __all__ = [
     "apart",
@@ -139,7 +140,6 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "pairwise_backward": _outputs.pairwise_backward,
     "triplet": _outputs.triplet,
 }
-# Of each device: its ops; and mined_triplet of less, for those who call past the dispatcher.
 _ON_CPU: dict[str, Callable[..., Any]] = {
     "apart": extremes.apart,
     "bounds": extremes.bounds,
@@ -153,7 +153,6 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
     "pairwise": cpu.PAIRS.pairwise,
     "pairwise_backward": cpu.PAIRS.pairwise_backward,
     "triplet": cpu.triplet,
-    "triplet_of_classes": cpu.triplet_of_classes,
 }
 _ON_CUDA: dict[str, Callable[..., Any]] = {
     "apart": extremes.apart_without_waiting,
@@ -168,7 +167,6 @@ _ON_CUDA: dict[str, Callable[..., Any]] = {
     "pairwise": cuda.PAIRS.pairwise,
     "pairwise_backward": cuda.PAIRS.pairwise_backward,
     "triplet": cuda.triplet,
-    "triplet_of_classes": cuda.triplet_of_classes,
 }
 _KERNELS = {"CPU": _ON_CPU, "CUDA": _ON_CUDA if cuda.WHY_NO_CUDA == "" else {}}
 
@@ -207,13 +205,6 @@ def forward(name: str, query: torch.Tensor, *args: Any) -> Any:
     if not watched and type(query) is torch.Tensor and query.is_cpu and not is_wrapped(query):
         return _ON_CPU[name](query, *args)
     return getattr(torch.ops.flashmetric, name).default(query, *args)
-
-
-def triplet_of_classes(query: torch.Tensor, *args: Any) -> list[torch.Tensor]:
-    """For tensors that are no wrappers, where nobody watches: see _compat."""
-    found: list[torch.Tensor]
-    found = (_ON_CPU if query.is_cpu else _ON_CUDA)["triplet_of_classes"](query, *args)
-    return found
 
 
 def why_not_fused(device: torch.device, kernel: str) -> str:

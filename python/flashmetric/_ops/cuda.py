@@ -55,7 +55,6 @@ PAIRS = PairOps(DEVICE)
 mine = partial(triplets.mine, DEVICE)
 triplet = partial(triplets.triplet, DEVICE)
 mined_triplet = partial(triplets.mined_triplet, DEVICE)
-triplet_of_classes = partial(triplets.triplet_of_classes, DEVICE)
 
 
 def dense(

@@ -71,25 +71,3 @@ def mined_triplet(
     terms = (numbers(margins), numbers(weights), None, *options, outputs)
     device.run("mined_triplet", query, (*comparison, mining, *terms))
     return outputs
-
-
-def triplet_of_classes(
-    device: Device,
-    query: Tensor,
-    labels: Tensor,
-    wanted: bool,
-    mining: str,
-    margin: float,
-    *options: Any,
-) -> list[Tensor]:
-    """`mined_triplet` of rows and their int64 class ids alone: a scalar loss, and its gradient.
-
-    By few calls: on a batch of 8 rows each of them takes as long as the arithmetic.
-    """
-    needs = (wanted, False, False)
-    outputs = _outputs.triplet_of_classes(query, wanted)
-    none = (None,) * 4  # ref_labels, self_index, and which rows are kept
-    comparison = (device.as_rows(query), None, labels.contiguous(), *none, "classes")
-    terms = (None, None, None, margin, *options, needs, False, outputs)
-    device.run("mined_triplet", query, (*comparison, mining, *terms))
-    return outputs
