@@ -91,10 +91,13 @@ def linked(
 def _translated(folder: Path) -> Iterator[Path]:
     """The sources of csrc/cuda for a C++ compiler, written to the folder as they are asked for."""
     # A copy of the headers, with ours of some; "../x.h" is found from csrc/cuda.
+    checked = 0
     for header in (CSRC / "cuda").glob("*.*h"):
         text = _SHARED.sub(r"char* \1 = emulated::dynamic_shared;", header.read_text())
-        text = _ROW.sub(r"\1 emulated::expect_row(i, n);", text)
+        text, found = _ROW.subn(r"\1 emulated::expect_row(i, n);", text)
+        checked += found
         (folder / header.name).write_text(text)
+    assert checked == 1, "the function by which kernels find a row is written otherwise now"
     for ours in ("ptx.cuh", "launch.cuh"):
         shutil.copy(_EMULATOR / ours, folder)
     yield from (_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp")
