@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from error_inputs import BASE, LABELS
 from flashmetric import _C, TripletLoss
 from flashmetric.functional import triplet_loss
 from op_errors import ERRORS
+from test_dispatcher import _Recorder
 
 ROWS = torch.randn(6, 3, generator=torch.Generator().manual_seed(3))
 WORDS: list[dict[str, Any]] = [
@@ -145,27 +145,12 @@ def test_the_graph_of_a_known_call():
         first.sum().backward()
 
 
-class _Seen(TorchDispatchMode):
-    """The names of our ops that are called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(
-        self, func: Any, _: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func.namespace == "flashmetric":
-            self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 def test_who_watches_sees_the_op():
     expected = triplet_loss(ROWS, LABELS)
-    with _Seen() as seen:
+    with _Recorder() as recorder:
         loss = triplet_loss(ROWS.clone().requires_grad_(), LABELS)
     assert torch.equal(loss, expected)
-    assert seen.names == ["mined_triplet"]
+    assert [call.name() for call, *_ in recorder.calls] == ["flashmetric::mined_triplet"]
 
 
 def test_the_reference_and_statistics_are_not_learned():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ __all__ = [
     "batch_loss",
     "bounds",
     "list_triplets",
+    "loss",
     "loss_dtype",
     "mine",
     "mined_triplet",
@@ -22,7 +24,6 @@ __all__ = [
     "pairwise",
     "pairwise_backward",
     "triplet",
-    "triplet_of_classes",
 ]
 
 HALF = (torch.float16, torch.bfloat16)
@@ -62,40 +63,33 @@ def triplet(
 ) -> list[Tensor]:
     """loss; the gradient of each set of rows that is wanted; stats if wanted."""
     n = (anchor_rows if anchor is None else anchor).shape[0]
-    return _loss((anchor_rows, positive_rows, negative_rows), n, *options[-3:])
+    return loss((anchor_rows, positive_rows, negative_rows), n, *options[-3:])
 
 
 def mined_triplet(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
     """Those of `triplet`; and with reduction "none" those of `mine`."""
     reduction, wanted, with_stats = options[-3:]
-    outputs = _loss((query, ref, None), query.shape[0], reduction, wanted, with_stats)
+    outputs = loss((query, ref, None), query.shape[0], reduction, wanted, with_stats)
     return [*outputs, *mine(query)] if reduction == "none" else outputs
-
-
-def triplet_of_classes(query: Tensor, wanted: bool) -> list[Tensor]:
-    """Those of `mined_triplet` for a scalar loss of queries alone, by fewer calls."""
-    dtype = torch.float32 if query.dtype in HALF else query.dtype
-    outputs = [query.new_empty((), dtype=dtype)]
-    if wanted:
-        outputs.append(torch.empty_like(query, dtype=dtype, memory_format=_ROW_BY_ROW))
-    return outputs
 
 
 def batch_loss(query: Tensor, ref: Tensor | None, *options: Any) -> list[Tensor]:
     """loss; the gradients of query and ref that are wanted; stats if wanted."""
     reduction, wanted, with_stats = options[-3:]
-    return _loss((query, ref, None), query.shape[0], reduction, [*wanted, False], with_stats)
+    return loss((query, ref, None), query.shape[0], reduction, [*wanted, False], with_stats)
 
 
-def _loss(
-    sets: tuple[Tensor, Tensor | None, Tensor | None],
+def loss(
+    sets: Sequence[Tensor | None],
     n: int,
     reduction: str,
-    wanted: list[bool],
+    wanted: Sequence[bool],
     with_stats: bool,
 ) -> list[Tensor]:
+    """loss, of n terms with reduction "none"; the gradients that are wanted; stats if wanted."""
     first = sets[0]
-    dtype = first.dtype if first.dtype not in HALF else torch.float32
+    assert first is not None
+    dtype = loss_dtype(first.dtype)
     outputs = [first.new_empty((n,) if reduction == "none" else (), dtype=dtype)]
     for role, rows in enumerate(sets):
         if rows is not None and wanted[role]:

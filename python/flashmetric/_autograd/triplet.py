@@ -47,7 +47,7 @@ def _triplet_loss(
     number, values = margin_of(margin, 0.0 if formula.soft_margin else 1.0)
     wanted = wanted_of(rows, formula.reduction)
     tensors, numbers = (*tensors, values, weights), (number, *options)
-    outputs = apply_triplet_loss(*rows, tensors, rule, numbers, (wanted, with_stats, op))
+    outputs = _apply_triplet_loss(*rows, tensors, rule, numbers, (wanted, with_stats, op))
     return outputs[0], outputs[1 + sum(wanted)] if with_stats else outputs[0]
 
 
@@ -102,4 +102,4 @@ class _TripletLoss(Function):
         _ops.refuse_vmap()
 
 
-apply_triplet_loss = apply_of(_TripletLoss)
+_apply_triplet_loss = apply_of(_TripletLoss)

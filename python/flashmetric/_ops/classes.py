@@ -26,10 +26,10 @@ def triplet_of_classes(
     By few calls: on a batch of 8 rows each of them takes as long as the arithmetic.
     """
     device = cpu.DEVICE if query.is_cpu else cuda.DEVICE
-    outputs = _outputs.triplet_of_classes(query, wanted)
+    needs = (wanted, False, False)
+    outputs = _outputs.loss((query,), 1, options[-1], needs, False)
     none = (None,) * 4  # ref_labels, self_index, and which rows are kept
     comparison = (device.as_rows(query), None, labels.contiguous(), *none, "classes")
-    needs = (wanted, False, False)
     terms = (None, None, None, margin, *options, needs, False, outputs)
     device.run("mined_triplet", query, (*comparison, mining, *terms))
     return outputs
