@@ -102,10 +102,15 @@ def test_sizes_on_every_isa(n, n_ref, dim, dtype):
             assert_value_and_gradient(LOSS, sample, judged)
 
 
-@pytest.mark.parametrize(("n", "n_ref"), [(2310, None), (6200, None), (300, 2350), (200, 6300)])
+# 25 blocks are 13 groups of 2, 28 are 14; 65 are 17 of 4, 129 are 17 of 8.
+SYMMETRIC = [(2310, None), (2600, None), (6200, None), (12300, None)]
+RECTANGULAR = [(300, 2350), (200, 6300), (100, 12400)]
+
+
+@pytest.mark.parametrize(("n", "n_ref"), [*SYMMETRIC, *RECTANGULAR])
 @pytest.mark.parametrize("n_classes", [3, 700])
 def test_choice_among_many_blocks(n, n_ref, n_classes):
-    """From 24 and from 64 blocks on, blocks are visited in groups. Truth by slices of rows."""
+    """From 24, 64 and 128 blocks on, blocks are visited in groups. Truth by slices of rows."""
     rows, labels = class_batch(n + (n_ref or 0), 2, n_classes, seed=n)
     queries = {"embeddings": rows[:n], "labels": labels[:n]}
     refs = {} if n_ref is None else {"ref_embeddings": rows[n:], "ref_labels": labels[n:]}

@@ -190,11 +190,24 @@ struct RowReduction {
   }
 };
 
-// Column blocks are taken in groups that stay in the L2 cache while the row blocks pass by; few
-// blocks are not grouped, so that there are tasks enough to balance the threads.
-FM_INLINE int64_t group_size(int64_t blocks) { return blocks >= 64 ? 8 : blocks >= 24 ? 4 : 1; }
+// Blocks are taken in groups, so that those of a task stay in the L2 cache while they meet; few are
+// not grouped, so that there are tasks enough to balance the threads.
+FM_INLINE int64_t group_size(int64_t blocks) {
+  return blocks >= 128 ? 8 : blocks >= 64 ? 4 : blocks >= 24 ? 2 : 1;
+}
 
-// Block pairs with J > I: for each group of columns, every row block above its last column.
+struct Group {
+  int64_t begin, end;
+};
+FM_INLINE Group group_of(int64_t which, int64_t size, int64_t blocks) {
+  const int64_t begin = which * size;
+  return {begin, begin + size < blocks ? begin + size : blocks};
+}
+
+// Block pairs with J > I. The groups stand in a circle of an odd number of places, and in the round
+// of each place those meet that are equally far from it on its two sides: every two meet once, and
+// none twice in a round. A thread serves some of the distances: threads that keep pace touch the
+// choices of different rows, and as the place moves on by one, so do the rows of a thread.
 template <class Reduction>
 inline void reduce_symmetric(const Reduction& reduction, int64_t blocks, int threads) {
   using Session = typename Reduction::Session;
@@ -203,23 +216,23 @@ inline void reduce_symmetric(const Reduction& reduction, int64_t blocks, int thr
     reduction.template visit_blocks<false>(b, b);
     Session::end();
   });
-  const int64_t group = group_size(blocks);
-  int64_t tasks = 0;
-  for (int64_t first = 0; first < blocks; first += group) {
-    tasks += (first + group < blocks ? first + group : blocks) - 1;
-  }
-  parallel_tasks(threads, tasks, [&](int64_t task, int) {
-    int64_t first = 0;
-    int64_t row = task;
-    for (;; first += group) {
-      const int64_t rows = (first + group < blocks ? first + group : blocks) - 1;
-      if (row < rows) break;
-      row -= rows;
-    }
-    const int64_t last = first + group < blocks ? first + group : blocks;
+  const int64_t size = group_size(blocks);
+  const int64_t groups = (blocks + size - 1) / size;
+  const int64_t circle = groups | 1;
+  parallel_rounds(threads, circle, (circle + 1) / 2, [&](int64_t round, int64_t away) {
+    // The first and the last round: where the first thread has the first half of the rows, as in
+    // the loops before and after.
+    const int64_t centre = (round + circle / 4 + 1) % circle;
+    const int64_t right = (centre + away) % circle;
+    const int64_t left = (centre - away + circle) % circle;
+    if (left >= groups || right >= groups) return;
+    const Group rows = group_of(left < right ? left : right, size, blocks);
+    const Group cols = group_of(left < right ? right : left, size, blocks);
     Session::begin();
-    for (int64_t col = first > row ? first : row + 1; col < last; ++col) {
-      reduction.template visit_blocks<true>(row, col);
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      for (int64_t col = cols.begin > row ? cols.begin : row + 1; col < cols.end; ++col) {
+        reduction.template visit_blocks<true>(row, col);
+      }
     }
     Session::end();
   });
@@ -228,14 +241,13 @@ inline void reduce_symmetric(const Reduction& reduction, int64_t blocks, int thr
 template <class Reduction>
 inline void reduce_rectangular(const Reduction& reduction, int64_t row_blocks, int64_t col_blocks,
                                int threads) {
-  const int64_t group = group_size(col_blocks);
-  const int64_t groups = (col_blocks + group - 1) / group;
-  parallel_tasks(threads, groups * row_blocks, [&](int64_t task, int) {
-    const int64_t first = task / row_blocks * group;
-    const int64_t last = first + group < col_blocks ? first + group : col_blocks;
+  const int64_t size = group_size(col_blocks);
+  const int64_t groups = (col_blocks + size - 1) / size;
+  parallel_rounds(threads, groups, row_blocks, [&](int64_t round, int64_t row) {
+    const Group cols = group_of(round, size, col_blocks);
     Reduction::Session::begin();
-    for (int64_t col = first; col < last; ++col) {
-      reduction.template visit_blocks<false>(task % row_blocks, col);
+    for (int64_t col = cols.begin; col < cols.end; ++col) {
+      reduction.template visit_blocks<false>(row, col);
     }
     Reduction::Session::end();
   });
