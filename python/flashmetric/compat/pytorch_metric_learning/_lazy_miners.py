@@ -12,8 +12,8 @@ from torch import Tensor
 from flashmetric import _ops, functional
 from flashmetric.compat._peer import not_fused
 
-from ._metric import Metric, batch_of, metric_of, record
-from ._mined import Mined, Recipe, mined
+from ._metric import Metric, batch_of, keeps_stats, metric_of, record
+from ._mined import Mined, Recipe
 
 __all__ = ["BatchEasyHardMiner", "BatchHardMiner", "FusedMiner", "TripletMarginMiner"]
 
@@ -83,7 +83,8 @@ class _Lazy(FusedMiner):
 
     def reset_stats(self) -> None:
         self.__dict__["_last"] = None
-        super().reset_stats()  # type: ignore[misc]
+        if keeps_stats(self):
+            super().reset_stats()  # type: ignore[misc]
 
     def output_assertion(self, output: tuple[Tensor, ...]) -> None:
         self.__dict__["_last"] = output
@@ -115,7 +116,7 @@ class _EasyHard(_Lazy):
         return "mine" if self.rule() == {"mining": "hard"} else "list_triplets"
 
     def mine(self, *asked: Tensor) -> tuple[Tensor, ...]:
-        metric = self._metric(asked[0], asked[2])
+        metric, rule = self._metric(asked[0], asked[2]), self.rule()
         listed = "all" in (self.pos_strategy, self.neg_strategy)
         if metric is None or (listed and self.collect_stats):
             return super().mine(*asked)  # type: ignore[misc]
@@ -125,13 +126,13 @@ class _EasyHard(_Lazy):
             if listed:
                 return super(_EasyHard, self).mine(*rows)  # type: ignore[misc]
             anchor, positive, negative = FM.mine_triplets(
-                **batch_of(metric, *rows)._asdict(), **metric.options(), **self.rule()
+                **batch_of(metric, *rows)._asdict(), **metric.options(), **rule
             )
             found = (anchor, positive, anchor, negative)
             return found if self.length == 4 else (anchor, positive, negative)
 
-        recipe = Recipe(type(self).__name__, asked, metric, self.rule(), find)
-        output = mined(recipe, self.length)
+        recipe = Recipe(type(self).__name__, asked, metric, rule, find)
+        output = recipe.tuple_of(self.length)
         if self.collect_stats:
             self._measure(metric, asked, recipe.found())
         return output
@@ -204,7 +205,7 @@ class TripletMarginMiner(_Lazy, _peer.TripletMarginMiner):
         rules = self.sets()
         # Both sets together are the triplets below a margin: a loss may know what to do with them.
         rule = rules[0] if len(rules) == 1 else {"below": self.margin}
-        return mined(Recipe(type(self).__name__, asked, metric, rule, find), 3)
+        return Recipe(type(self).__name__, asked, metric, rule, find).tuple_of(3)
 
 
 def _merged(lists: list[Any]) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from flashmetric import _ops
 from flashmetric.compat._peer import like, not_fused
 
-from ._metric import Batch, Metric, batch_of, metric_of, record
+from ._metric import Batch, Metric, batch_of, keeps_stats, metric_of, record
 
 __all__ = ["Call", "FusedLoss", "reduced"]
 
@@ -58,6 +58,10 @@ class FusedLoss:
         """Empty if our kernels compute the loss."""
         metric = self.metric()
         return metric if isinstance(metric, str) else ""
+
+    def reset_stats(self) -> None:
+        if keeps_stats(self):
+            super().reset_stats()  # type: ignore[misc]
 
     def kernel_of(self, indices: Any) -> str:
         """The op that computes the loss of these; not every device has every one."""

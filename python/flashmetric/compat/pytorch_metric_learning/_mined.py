@@ -20,7 +20,7 @@ from flashmetric._compat import is_compiling
 
 from ._metric import Metric
 
-__all__ = ["Mined", "Recipe", "mined"]
+__all__ = ["Mined", "Recipe"]
 
 
 class Recipe:
@@ -49,14 +49,29 @@ class Recipe:
         embeddings = asked[0].detach()
         ref_emb = embeddings if asked[2] is asked[0] else asked[2].detach()
         self._asked = (embeddings, asked[1], ref_emb, asked[3])
+        own = asked[2] is asked[0] and asked[3] is asked[1]
+        self._watched = self._asked[:2] if own else self._asked
         self._find = find
-        # Tensors of torch.inference_mode have no versions: nothing would notice that they changed.
-        frozen = is_compiling() or any(each.is_inference() for each in self._asked)
-        self._found = _eagerly(find, self._asked) if frozen else None
-        self._versions = None if frozen else self._now()
+        # torch.compile cannot wait. Tensors of torch.inference_mode have no versions: nothing would
+        # notice that they changed.
+        self._compiling = is_compiling()
+        try:
+            self._versions = None if self._compiling else self._now()
+        except RuntimeError:
+            self._versions = None
+        self._found = _eagerly(find, self._asked) if self._versions is None else None
+
+    def tuple_of(self, length: int) -> tuple[Tensor, ...]:
+        """What the miner returns; nothing of it is found yet, if it can wait."""
+        if self._compiling:
+            return self.found()
+        device = self.labels.device
+        result = Mined([_Index(self, position, device) for position in range(length)])
+        result.recipe = self
+        return result
 
     def _now(self) -> list[int]:
-        return [each._version for each in self._asked]
+        return [each._version for each in self._watched]
 
     def is_of(self, embeddings: Tensor, ref_emb: Tensor) -> bool:
         """Whether these are the rows that were mined, unchanged."""
@@ -137,13 +152,3 @@ class Mined(tuple[Tensor, ...]):
 
     def __repr__(self) -> str:
         return repr(tuple(self.recipe.found()))
-
-
-def mined(recipe: Recipe, length: int) -> tuple[Tensor, ...]:
-    """The tuple, nothing of it found; under torch.compile, which cannot wait, as it is."""
-    if is_compiling():
-        return recipe.found()
-    device = recipe.labels.device
-    result = Mined(_Index(recipe, position, device) for position in range(length))
-    result.recipe = recipe
-    return result

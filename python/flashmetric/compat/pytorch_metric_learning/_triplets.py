@@ -12,7 +12,7 @@ from flashmetric import functional
 
 from ._indices import triplets_of
 from ._loss import Call, FusedLoss, reduced
-from ._metric import Batch, Metric, distance_of, n_triplets, reduction_of
+from ._metric import Batch, Metric, batch_of, distance_of, n_triplets, reduction_of
 from ._mined import Mined
 
 __all__ = ["MarginLoss", "TripletMarginLoss"]
@@ -49,8 +49,8 @@ class _OfTriplets(FusedLoss):
         recipe = call.indices.recipe
         if recipe.metric != call.metric or not recipe.is_of(call.embeddings, call.ref):
             return None
-        mined = call._replace(labels=recipe.labels, ref_labels=recipe.ref_labels)
-        return mined.batch(), recipe.rule
+        sides = call.embeddings, recipe.labels, call.ref, recipe.ref_labels
+        return batch_of(call.metric, *sides), recipe.rule
 
     def of_rule(self, call: Call, batch: Batch, rule: Rule, reduction: str) -> Tensor | None:
         """The loss, or None if only the list of triplets tells."""
