@@ -41,6 +41,25 @@ def test_patch_and_unpatch():
         flashmetric.patch("torch")
 
 
+@pytest.mark.parametrize(
+    "distance", ["LpDistance", "SNRDistance", "CosineSimilarity", "DotProductSimilarity"]
+)
+@pytest.mark.parametrize("loss", ["TripletMarginLoss", "ContrastiveLoss", "MarginLoss"])
+def test_patched_code_computes_what_it_did(loss, distance):
+    """Distances are told apart, also while names of the peer are those of our classes."""
+
+    def run() -> torch.Tensor:
+        rows, labels = _batch()
+        of = {"distance": getattr(pml.distances, distance)()}
+        pairs = their_miners.BatchHardMiner(**of)(rows, labels)
+        value = getattr(their_losses, loss)(**of)(rows, labels, pairs)
+        return torch.cat([value.detach()[None], torch.autograd.grad(value, rows)[0].flatten()])
+
+    before = run()
+    with flashmetric.patch("pytorch_metric_learning"):
+        torch.testing.assert_close(run(), before)
+
+
 def test_fuse():
     rows, labels = _batch()
     theirs, miner = their_losses.MarginLoss(learn_beta=True).double(), their_miners.BatchHardMiner()

@@ -6,8 +6,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from pytorch_metric_learning import distances as _distances
 from pytorch_metric_learning import reducers as _reducers
+
+# By name: `flashmetric.patch` puts other classes into that module.
+from pytorch_metric_learning.distances import (
+    CosineSimilarity,
+    DotProductSimilarity,
+    LpDistance,
+    SNRDistance,
+)
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -73,12 +80,12 @@ def metric_of(distance: Any) -> Metric | str:
     if kind is None:
         return f"distance {type(distance).__name__} has no kernel"
     power, p, divided = distance.power, float(distance.p), distance.normalize_embeddings
-    if power != 1 and not (kind is _distances.LpDistance and p == power == 2):
+    if power != 1 and not (kind is LpDistance and p == power == 2):
         return f"there is no kernel for the power {power} of {type(distance).__name__}"
     rows = (divided and p == 2, p if divided and p != 2 else None)
-    if kind is _distances.SNRDistance:
+    if kind is SNRDistance:
         return Metric("snr", *rows)
-    if kind is not _distances.LpDistance:
+    if kind is not LpDistance:
         return Metric("cosine" if rows[0] else "dot", *rows, similarity=True)
     if p < 1:
         return f"LpDistance(p={distance.p}) is no distance: p must be at least 1"
@@ -97,13 +104,7 @@ def distance_of(distance: Any) -> Metric | str:
 
 # Exact types: a subclass may mean anything.
 _KIND: dict[type, type] = {
-    each: each
-    for each in (
-        _distances.LpDistance,
-        _distances.SNRDistance,
-        _distances.CosineSimilarity,
-        _distances.DotProductSimilarity,
-    )
+    each: each for each in (LpDistance, SNRDistance, CosineSimilarity, DotProductSimilarity)
 }
 
 
