@@ -74,12 +74,32 @@ class _Counter:
         miner.__dict__[self.name] = count
 
 
+def _are_rows_and_ids(embeddings: Any, labels: Any) -> bool:
+    usual = type(embeddings) is Tensor and type(labels) is Tensor and embeddings.ndim == 2
+    fits = usual and labels.shape == embeddings.shape[:1]
+    return fits and labels.device == embeddings.device
+
+
 class _Lazy(FusedMiner):
     """Its tuples are found when they are read."""
 
+    mine: Any
     num_triplets = _Counter(3, 0)
     num_pos_pairs = _Counter(4, 0)
     num_neg_pairs = _Counter(4, 2)
+
+    def forward(
+        self, embeddings: Any, labels: Any, ref_emb: Any = None, ref_labels: Any = None
+    ) -> tuple[Tensor, ...]:
+        """The peer's; of usual rows among themselves without its preparations."""
+        alone = ref_emb is None and ref_labels is None and not self.collect_stats
+        if not alone or type(self) not in _OURS or not _are_rows_and_ids(embeddings, labels):
+            given = embeddings, labels, ref_emb, ref_labels
+            found: tuple[Tensor, ...] = super().forward(*given)  # type: ignore[misc]
+            return found
+        output: tuple[Tensor, ...] = self.mine(embeddings, labels, embeddings, labels)
+        self.output_assertion(output)
+        return output
 
     def reset_stats(self) -> None:
         self.__dict__["_last"] = None
@@ -119,12 +139,13 @@ class _EasyHard(_Lazy):
         metric, rule = self._metric(asked[0], asked[2]), self.rule()
         listed = "all" in (self.pos_strategy, self.neg_strategy)
         if metric is None or (listed and self.collect_stats):
-            return super().mine(*asked)  # type: ignore[misc]
+            with torch.no_grad():
+                return super().mine(*asked)
 
         # Pairs of whole classes are no triplets: the peer lists them.
         def find(*rows: Tensor) -> tuple[Tensor, ...]:
             if listed:
-                return super(_EasyHard, self).mine(*rows)  # type: ignore[misc]
+                return super(_EasyHard, self).mine(*rows)
             anchor, positive, negative = FM.mine_triplets(
                 **batch_of(metric, *rows)._asdict(), **metric.options(), **rule
             )
@@ -195,7 +216,8 @@ class TripletMarginMiner(_Lazy, _peer.TripletMarginMiner):
     def mine(self, *asked: Tensor) -> tuple[Tensor, ...]:
         metric = self._metric(asked[0], asked[2])
         if metric is None:
-            return super().mine(*asked)
+            with torch.no_grad():
+                return super().mine(*asked)
 
         def find(*rows: Tensor) -> tuple[Tensor, ...]:
             batch = batch_of(metric, *rows)._asdict()
@@ -206,6 +228,9 @@ class TripletMarginMiner(_Lazy, _peer.TripletMarginMiner):
         # Both sets together are the triplets below a margin: a loss may know what to do with them.
         rule = rules[0] if len(rules) == 1 else {"below": self.margin}
         return Recipe(type(self).__name__, asked, metric, rule, find).tuple_of(3)
+
+
+_OURS = BatchEasyHardMiner, BatchHardMiner, TripletMarginMiner
 
 
 def _merged(lists: list[Any]) -> tuple[Tensor, ...]:

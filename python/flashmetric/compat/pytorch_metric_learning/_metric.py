@@ -30,6 +30,7 @@ __all__ = [
     "keeps_stats",
     "metric_of",
     "n_triplets",
+    "passes_on",
     "record",
     "reduction_of",
 ]
@@ -79,16 +80,27 @@ def metric_of(distance: Any) -> Metric | str:
     kind = _KIND.get(type(distance))
     if kind is None:
         return f"distance {type(distance).__name__} has no kernel"
-    power, p, divided = distance.power, float(distance.p), distance.normalize_embeddings
+    asked = kind, distance.power, distance.p, distance.normalize_embeddings
+    found = _METRICS.get(asked)
+    if found is None:
+        found = _METRICS[asked] = _metric_of(*asked)
+    return found
+
+
+_METRICS: dict[tuple[Any, ...], Metric | str] = {}
+
+
+def _metric_of(kind: type, power: float, given: float, divided: bool) -> Metric | str:
+    p = float(given)
     if power != 1 and not (kind is LpDistance and p == power == 2):
-        return f"there is no kernel for the power {power} of {type(distance).__name__}"
+        return f"there is no kernel for the power {power} of {kind.__name__}"
     rows = (divided and p == 2, p if divided and p != 2 else None)
     if kind is SNRDistance:
         return Metric("snr", *rows)
     if kind is not LpDistance:
         return Metric("cosine" if rows[0] else "dot", *rows, similarity=True)
     if p < 1:
-        return f"LpDistance(p={distance.p}) is no distance: p must be at least 1"
+        return f"LpDistance(p={given}) is no distance: p must be at least 1"
     if p == 2:
         return Metric("euclidean" if power == 1 else "sqeuclidean", *rows)
     return Metric(Minkowski(p), *rows)
@@ -117,6 +129,14 @@ def stands_for(ours: type) -> type:
 def keeps_stats(module: Any) -> bool:
     """Whether there are statistics to reset; a module without any takes 4 us to find that out."""
     return "_record_these_stats" in module.__dict__
+
+
+def passes_on(reducer: Any) -> bool:
+    """Whether all that the reducer does is to return a number that is reduced already."""
+    known = type(reducer) in _REDUCTIONS or type(reducer) is _reducers.AvgNonZeroReducer
+    before, after = reducer._forward_pre_hooks, reducer._forward_hooks
+    hooks = before or after or reducer._backward_pre_hooks or reducer._backward_hooks
+    return known and not hooks and not keeps_stats(reducer)
 
 
 def record(distance: Any, query: Tensor, ref: Tensor) -> None:

@@ -8,11 +8,20 @@ from typing import Any
 from pytorch_metric_learning import losses as _peer
 from torch import Tensor
 
-from flashmetric import functional
+from flashmetric import _ops, functional
 
 from ._indices import triplets_of
-from ._loss import Call, FusedLoss, reduced
-from ._metric import Batch, Metric, batch_of, distance_of, n_triplets, reduction_of
+from ._loss import Call, FusedLoss, as_peer, reduced
+from ._metric import (
+    Batch,
+    Metric,
+    batch_of,
+    distance_of,
+    keeps_stats,
+    n_triplets,
+    passes_on,
+    reduction_of,
+)
 from ._mined import Mined
 
 __all__ = ["MarginLoss", "TripletMarginLoss"]
@@ -76,6 +85,40 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
     margin: float
     swap: bool
     smooth_loss: bool
+    embedding_regularizer: Any
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Any = None,
+        indices_tuple: Any = None,
+        ref_emb: Any = None,
+        ref_labels: Any = None,
+    ) -> Any:
+        """The peer's; of what a miner was asked without its preparations and its reducer."""
+        loss = None
+        alone = ref_emb is None and ref_labels is None
+        if alone and type(indices_tuple) is Mined and type(self) is TripletMarginLoss:
+            loss = self._of_mined(embeddings, labels, indices_tuple)
+        if loss is not None:
+            return loss
+        return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+
+    def _of_mined(self, embeddings: Tensor, labels: Any, indices: Mined) -> Tensor | None:
+        """None where there is more to do."""
+        recipe, reducer = indices.recipe, self.reducer
+        own = recipe.labels is labels and recipe.ref_labels is labels
+        if not own or not recipe.is_of(embeddings, embeddings) or not passes_on(reducer):
+            return None
+        extra = self.embedding_regularizer is not None or keeps_stats(self)
+        if extra or keeps_stats(self.distance) or self.metric() != recipe.metric:
+            return None
+        reduction = reduction_of(reducer, self.name)
+        if reduction is None or _ops.why_not_fused(embeddings.device, self.kernel_of(indices)):
+            return None
+        call = Call(recipe.metric, embeddings, labels, indices, embeddings, labels)
+        loss = self.of_rule(call, call.batch(), recipe.rule, reduction)
+        return None if loss is None else as_peer(loss, embeddings)
 
     def kernel_of(self, indices: Any) -> str:
         if isinstance(indices, Mined):
