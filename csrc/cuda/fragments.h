@@ -4,6 +4,8 @@
 // would.
 #pragma once
 
+#include <cstdint>
+
 #include "../policy.h"
 
 namespace flashmetric::cuda {
@@ -28,6 +30,26 @@ FM_HD constexpr int sum_column(int lane, int block, int e) { return 8 * block + 
 // Registers that hold them: of a 16 x 8 fragment of mma, and of the 64 x n sums of wgmma.
 FM_HD constexpr int mma_register(int slot, int e) { return 2 * slot + e; }
 FM_HD constexpr int wgmma_register(int slot, int block, int e) { return 4 * block + 2 * slot + e; }
+
+// How wgmma is told of a tile in shared memory: rows of 128 bytes, 16-byte pieces swizzled,
+// features contiguous; groups of eight rows are 1024 bytes apart. Fields count 16 bytes. The lower
+// half says where the tile is, in 14 bits, and that there is no second step along the features;
+// what is added to it moves the tile, which never leaves the 256 KiB that 14 bits reach. In the
+// upper half, 1 at bit 62 names the swizzle.
+FM_HD constexpr uint32_t tile_place(uint32_t tile) {
+  return (tile & 0x3FFFFU) >> 4 | uint32_t{1} << 16;
+}
+FM_HD constexpr uint64_t tile_descriptor(uint32_t place) {
+  constexpr uint64_t row_groups = uint64_t{1024 / 16} << 32;
+  constexpr uint64_t swizzle = uint64_t{1} << 62;
+  return row_groups | swizzle | place;
+}
+
+// Rows of 16 bytes without a swizzle: eight features, groups of eight rows 128 bytes apart. The
+// eight features after them are the same ones again.
+FM_HD constexpr uint64_t narrow_descriptor(uint32_t rows) {
+  return uint64_t{128 / 16} << 32 | (rows & 0x3FFFFU) >> 4;
+}
 
 // Sums begin with a number per column: the product of a row of ones, one for each of the three
 // bfloat16 that a float is the sum of, with the eight terms of a column, three and zeros. These are

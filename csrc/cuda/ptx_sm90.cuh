@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // PTX of compute capability 9.0a: barriers in shared memory, bulk copies, and the matrix products
-// of a warpgroup. Nothing here knows tiles.
+// of a warpgroup. Nothing here knows tiles. tests/emulated_gpu/ptx_sm90.cuh has the same functions
+// for the host.
 #pragma once
 
 #include "inline.cuh"
@@ -62,23 +63,6 @@ FM_DEVICE void copy_bytes(uint32_t to, const void* from, uint32_t bytes, uint32_
       : "memory");
 }
 
-// A tile of rows of 128 bytes, 16-byte pieces swizzled, features contiguous: groups of eight rows
-// are 1024 bytes apart. Fields count 16 bytes. The lower half says where the tile is, in 14 bits,
-// and that there is no second step along the features; what is added to it moves the tile, which
-// never leaves the 256 KiB that 14 bits reach. In the upper half, 1 at bit 62 names the swizzle.
-FM_DEVICE uint32_t tile_place(uint32_t tile) { return (tile & 0x3FFFFU) >> 4 | uint32_t{1} << 16; }
-FM_DEVICE uint64_t tile_descriptor(uint32_t place) {
-  constexpr uint64_t row_groups = uint64_t{1024 / 16} << 32;
-  constexpr uint64_t swizzle = uint64_t{1} << 62;
-  return row_groups | swizzle | place;
-}
-
-// Rows of 16 bytes without a swizzle: eight features, groups of eight rows 128 bytes apart. The
-// eight features after them are the same ones again.
-FM_DEVICE uint64_t narrow_descriptor(uint32_t rows) {
-  return uint64_t{128 / 16} << 32 | (rows & 0x3FFFFU) >> 4;
-}
-
 FM_DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 FM_DEVICE void commit_products() {
   asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
@@ -86,6 +70,22 @@ FM_DEVICE void commit_products() {
 template <int left>
 FM_DEVICE void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(left) : "memory");
+}
+
+// The products run behind the compiler's back: nothing may read their sums before this.
+FM_DEVICE void settle(float (&sum)[64]) {
+#pragma unroll
+  for (int i = 0; i < 64; ++i) asm volatile("" : "+f"(sum[i])::"memory");
+}
+
+// How many registers each thread of a warpgroup keeps, or gets.
+template <int registers>
+FM_DEVICE void keep_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(registers));
+}
+template <int registers>
+FM_DEVICE void get_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(registers));
 }
 
 // The 64 registers of the sums, as an instruction names them, and as its operands.

@@ -181,7 +181,7 @@ struct WgmmaLoop {
         }
       }
       wait_for_products<0>();
-      sums.settle();
+      settle(sums.sum);
       arrive(empty(before));
       gate_tile<Judge>(judged, rows, sums, columns, turn);
       if (turn == survey - 1) {
@@ -220,15 +220,10 @@ struct WgmmaLoop {
     FM_DEVICE float operator()(int slot, int block, int e) const {
       return sum[wgmma_register(slot, block, e)];
     }
-    // The products run behind the compiler's back: nothing may read the sums before this.
-    FM_DEVICE void settle() {
-#pragma unroll
-      for (int i = 0; i < 64; ++i) asm volatile("" : "+f"(sum[i])::"memory");
-    }
   };
 
   FM_DEVICE static void multiply_chunk(WgmmaSums& sums, uint32_t queries, uint32_t refs) {
-    sums.settle();
+    settle(sums.sum);
     begin_products();
 #pragma unroll
     for (uint32_t step = 0; step < kFeatures / 16; ++step) {  // 16 features are 32 bytes
@@ -276,10 +271,10 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
   if (Judge::idle(state)) return;
   loop.products = state.needed_products();
   if (threadIdx.x < kWarpgroup) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 32;\n" ::);
+    keep_registers<32>();
     if (threadIdx.x == 0) loop.produce();
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 112;\n" ::);
+    get_registers<112>();
     loop.consume<Judge>(state);
   }
 }
