@@ -126,7 +126,8 @@ def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Pa
 
 def load(library: Path, name: str = "emulated") -> Any:
     """A module of that file; another copy of the file is another GPU."""
-    spec = importlib.util.spec_from_file_location(name, library)
+    # pybind11 has one module of each full name, however many files there are.
+    spec = importlib.util.spec_from_file_location(f"{library.parent.name}.{name}", library)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

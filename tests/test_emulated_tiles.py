@@ -47,6 +47,13 @@ def _assert_same_choices(module, rows, labels, refs=None, ref_labels=None, *, di
         assert_same_bits(one, other, what=role)
 
 
+def test_a_copy_of_the_file_is_another_gpu(gpu, module):  # noqa: F811
+    rows, labels = class_batch(8, 4, 2, seed=1)
+    before = module.counters()
+    _assert_same_choices(gpu[0], rows, labels)
+    assert module.counters() == before
+
+
 @pytest.mark.parametrize("dim", [1, 63, 64, 65, 200])
 @pytest.mark.parametrize("n", [1, 2, 127, 129, 257])
 def test_sizes_around_every_edge(gpu, n, dim):
