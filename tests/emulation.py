@@ -36,9 +36,9 @@ _SOURCES = [each for each in sorted((CSRC / "cuda").glob("*.cu")) if "sm90" not 
 
 
 def _launched(match: re.Match[str]) -> str:
-    grid, threads, *_ = _split(match[2])
+    grid, threads, shared_bytes, _ = _split(match[2])
     call = f"[&] {{ {match[1]}({match[3]}); }}"
-    return f"emulated::launch({grid}, {threads}, {call});"
+    return f"emulated::launch({grid}, {threads}, {shared_bytes}, {call});"
 
 
 def _split(arguments: str) -> list[str]:

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Runs CUDA kernels on the host: a block at a time, each of its threads a fiber. A fiber runs until
-// it waits for others: at __syncthreads, or where the lanes of a warp exchange values.
+// Runs CUDA kernels on the host: a block at a time, each of its threads a fiber (fibers.h).
 //
 // What it shows: that a kernel computes what it should, that all lanes come to each exchange, and
-// that no row is read that does not exist (else it aborts). What it cannot show: races between
-// blocks, and what the warpgroup instructions of capability 9.0 do.
+// that no row is read that does not exist (else the launch throws). What it cannot show: races
+// between blocks, and what the warpgroup instructions of capability 9.0 do.
 #pragma once
 
-#include <ucontext.h>
-
+#include <algorithm>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <memory>
-#include <vector>
+#include <stdexcept>
+#include <string>
+
+#include "fibers.h"
 
 #define __device__
 #define __host__
@@ -43,137 +42,6 @@ struct alignas(16) uint4 {
 
 namespace emulated {
 
-constexpr int kLanes = 32;
-constexpr int kMostWarps = 32;
-constexpr size_t kStackBytes = size_t{1} << 17;
-
-// Where a fiber, or the scheduler, goes on: that of the compiler, which saves three registers and
-// leaves the others to the function; that of the C library also looks for cleanups of threads.
-using Place = void* [5];
-
-// Lives as long as the process, and runs every kernel that is launched with so many threads. Made
-// by makecontext; from then on entered by a jump, which spares the system call of swapcontext.
-struct Fiber {
-  Place here;
-  std::vector<char> stack = std::vector<char>(kStackBytes);
-  bool started = false;
-  bool done = true;
-};
-
-// A barrier of the lanes of a warp, or of the block.
-struct Barrier {
-  int arrived = 0;
-  unsigned long passed = 0;
-};
-
-// The shared memory that a launch asks for.
-alignas(128) inline char dynamic_shared[size_t{1} << 18];
-
-// By which share of themselves sums of matrix instructions are off, one way or the other: tests see
-// that it is noticed.
-inline double product_error = 0;
-
-struct Block {
-  std::vector<std::unique_ptr<Fiber>> fibers;
-  Place scheduler;
-  std::function<void()> kernel;
-  int thread = 0;
-  int n_threads = 0;
-  int n_done = 0;
-  uint64_t events = 0;  // threads that came to a barrier, or to the end
-  Barrier warps[kMostWarps], all;
-  uint64_t slot[kMostWarps][2][kLanes];
-};
-inline Block block;
-
-inline int warp() { return block.thread / kLanes; }
-inline int lane() { return block.thread % kLanes; }
-
-inline Fiber& fiber() { return *block.fibers[static_cast<size_t>(block.thread)]; }
-
-// In a function of its own, as the compiler asks.
-[[noreturn]] __attribute__((noinline)) inline void jump(Place& place) {
-  __builtin_longjmp(place, 1);
-}
-
-// Back to the scheduler. A function of its own: jumps lose the registers of whoever waits.
-__attribute__((noinline)) inline void pause() {
-  if (__builtin_setjmp(fiber().here) == 0) jump(block.scheduler);
-}
-
-inline void wait(Barrier& barrier, int count) {
-  const unsigned long before = barrier.passed;
-  ++block.events;
-  if (++barrier.arrived == count) {
-    barrier.arrived = 0;
-    ++barrier.passed;
-    return;
-  }
-  while (barrier.passed == before) pause();
-}
-inline void wait_for_warp() { wait(block.warps[warp()], kLanes); }
-
-inline void run_fiber() {
-  for (;;) {
-    block.kernel();
-    fiber().done = true;
-    ++block.n_done;
-    ++block.events;
-    pause();
-  }
-}
-
-// Lets a thread run until it waits.
-__attribute__((noinline)) inline void resume(int thread) {
-  block.thread = thread;
-  Fiber& resumed = fiber();
-  if (__builtin_setjmp(block.scheduler) != 0) return;
-  if (resumed.started) jump(resumed.here);
-  resumed.started = true;
-  static ucontext_t context;
-  getcontext(&context);
-  context.uc_stack.ss_sp = resumed.stack.data();
-  context.uc_stack.ss_size = resumed.stack.size();
-  context.uc_link = nullptr;
-  makecontext(&context, run_fiber, 0);
-  setcontext(&context);
-}
-
-inline void run_block() {
-  block.n_done = 0;
-  block.all = {};
-  for (Barrier& barrier : block.warps) barrier = {};
-  for (int t = 0; t < block.n_threads; ++t) block.fibers[static_cast<size_t>(t)]->done = false;
-  while (block.n_done < block.n_threads) {
-    const uint64_t before = block.events;
-    for (int t = 0; t < block.n_threads; ++t) {
-      if (!block.fibers[static_cast<size_t>(t)]->done) resume(t);
-    }
-    if (block.events == before) {
-      std::fputs("[emulated] a warp or a block waits for a thread that has left\n", stderr);
-      std::abort();
-    }
-  }
-}
-
-// What all lanes of the warp give, by lane. A lane that runs ahead writes to the other half of the
-// slots, and waits there until the last one has read this half.
-template <class Value>
-const uint64_t* exchanged(Value mine) {
-  static_assert(sizeof(Value) <= sizeof(uint64_t));
-  uint64_t* const slots = block.slot[warp()][block.warps[warp()].passed % 2];
-  std::memcpy(slots + lane(), &mine, sizeof mine);
-  wait_for_warp();
-  return slots;
-}
-
-template <class Value>
-Value exchange(Value value, int from) {
-  const uint64_t* const slots = exchanged(value);
-  std::memcpy(&value, slots + (from % kLanes), sizeof value);
-  return value;
-}
-
 struct ThreadIndex {
   struct X {
     operator unsigned() const { return static_cast<unsigned>(block.thread); }
@@ -187,17 +55,44 @@ inline dim3 blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
-inline void expect_row(int64_t i, int64_t n) {
-  if (i >= 0 && i < n) return;
-  std::fputs("[emulated] a row is read that does not exist\n", stderr);
-  std::abort();
+// Leaves the fibers of a launch where they are: the next one has new ones.
+[[noreturn]] inline void abandon(const char* why) {
+  for (const std::unique_ptr<Fiber>& each : block.fibers) each->started = false;
+  block.failure = nullptr;
+  throw std::runtime_error(std::string("[emulated] ") + why);
 }
 
-// What `kernel<<<grid, threads>>>(arguments)` becomes.
+inline void start_block() {
+  block.n_done = 0;
+  block.all = {};
+  for (Barrier& barrier : block.warps) barrier = {};
+  for (int t = 0; t < block.n_threads; ++t) block.fibers[static_cast<size_t>(t)]->done = false;
+  // Not a number: nobody may count on what it holds.
+  std::memset(dynamic_shared, 0xFF, block.shared_bytes);
+}
+
+inline void run_block() {
+  start_block();
+  while (block.n_done < block.n_threads) {
+    const uint64_t before = block.events;
+    for (int t = 0; t < block.n_threads; ++t) {
+      if (!block.fibers[static_cast<size_t>(t)]->done) resume(t);
+      if (block.failure != nullptr) abandon(block.failure);
+    }
+    if (block.events == before) abandon("threads wait for what does not come");
+  }
+}
+
+inline void expect_row(int64_t i, int64_t n) {
+  expect(i >= 0 && i < n, "a row is read that does not exist");
+}
+
+// What `kernel<<<grid, threads, shared_bytes>>>(arguments)` becomes.
 template <class Kernel>
-void launch(dim3 grid, int threads, const Kernel& kernel) {
+void launch(dim3 grid, int threads, size_t shared_bytes, const Kernel& kernel) {
   block.kernel = kernel;
   block.n_threads = threads;
+  block.shared_bytes = static_cast<uint32_t>(shared_bytes);
   while (block.fibers.size() < static_cast<size_t>(threads)) {
     block.fibers.push_back(std::make_unique<Fiber>());
   }
@@ -324,5 +219,6 @@ Value max(Value a, Value b) {
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline uint64_t __cvta_generic_to_shared(const void* at) {
-  return static_cast<uint64_t>(static_cast<const char*>(at) - emulated::dynamic_shared);
+  const auto offset = static_cast<const char*>(at) - emulated::dynamic_shared;
+  return static_cast<uint64_t>(offset) + emulated::kSharedStart;
 }

@@ -10,8 +10,9 @@ namespace flashmetric::cuda {
 
 template <class... Parameters, class... Arguments>
 void start(Launches& launches, const char*, void (*kernel)(Parameters...), dim3 grid, int threads,
-           size_t, cudaStream_t, const Arguments&... arguments) {
-  if (launches.fine()) emulated::launch(grid, threads, [&] { kernel(arguments...); });
+           size_t shared_bytes, cudaStream_t, const Arguments&... arguments) {
+  if (!launches.fine()) return;
+  emulated::launch(grid, threads, shared_bytes, [&] { kernel(arguments...); });
 }
 
 inline void await_inputs() {}

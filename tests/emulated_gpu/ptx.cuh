@@ -16,8 +16,8 @@ FM_DEVICE void wait_for_copies() {}
 FM_DEVICE void load_fragments(uint32_t (&to)[4], uint32_t address) {
   const int lane = emulated::lane();
   for (int matrix = 0; matrix < 4; ++matrix) {
-    const auto row = static_cast<int32_t>(__shfl_sync(0, address, matrix * 8 + lane / 4));
-    std::memcpy(to + matrix, emulated::dynamic_shared + row + lane % 4 * 4, 4);
+    const uint32_t row = __shfl_sync(0, address, matrix * 8 + lane / 4);
+    std::memcpy(to + matrix, emulated::shared(row + lane % 4 * 4, 4), 4);
   }
 }
 
