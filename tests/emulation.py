@@ -25,14 +25,18 @@ from flashmetric import _ops
 from flashmetric._ops import cpu, cuda, extremes
 from sources import CSRC
 
-__all__ = ["build", "built_once", "in_place_of_the_cpu", "linked", "load"]
+__all__ = ["GPUS", "build", "built_once", "copied", "in_place_of_the_cpu", "linked", "load"]
 
+# The environment of a GPU that ranks by the main loop of that name.
+GPUS = {
+    "mma": {"FLASHMETRIC_CUDA_PATH": "mma"},
+    "wgmma": {"FLASHMETRIC_CUDA_PATH": "wgmma", "EMULATED_CAPABILITY": "90"},
+}
 _EMULATOR = Path(__file__).parent / "emulated_gpu"
 _LAUNCH = re.compile(r"(\w+(?:<[^<>;]*>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 _SHARED = re.compile(r"extern __shared__ char (\w+)\[\];")
 _ROW = re.compile(r"(const T\* row\(int64_t i\) const \{)")
-# Warpgroup instructions are not emulated.
-_SOURCES = [each for each in sorted((CSRC / "cuda").glob("*.cu")) if "sm90" not in each.stem]
+_SOURCES = sorted((CSRC / "cuda").glob("*.cu"))
 
 
 def _launched(match: re.Match[str]) -> str:
@@ -98,7 +102,7 @@ def _translated(folder: Path) -> Iterator[Path]:
         checked += found
         (folder / header.name).write_text(text)
     assert checked == 1, "the function by which kernels find a row is written otherwise now"
-    for ours in ("ptx.cuh", "launch.cuh"):
+    for ours in ("ptx.cuh", "ptx_sm90.cuh", "launch.cuh"):
         shutil.copy(_EMULATOR / ours, folder)
     yield from (_EMULATOR / "bindings.cpp", CSRC / "names.cpp", CSRC / "cuda" / "device.cpp")
     for source in _SOURCES:
@@ -110,7 +114,8 @@ def _translated(folder: Path) -> Iterator[Path]:
 def build(folder: Path) -> Any:
     """csrc/cuda as the module `emulated`, built in that folder if it is not there yet."""
     includes = [f"-I{each}" for each in (folder, _EMULATOR, CSRC, CSRC / "cuda")]
-    flags = [*includes, "-D__CUDA_ARCH__=800", "-include", "cuda_runtime.h"]  # as nvcc does
+    as_nvcc_does = ("-D__CUDA_ARCH__=800", "-include", "cuda_runtime.h")
+    flags = [*includes, *as_nvcc_does, "-DFLASHMETRIC_CUDA_SM90"]
     sources = _translated(folder)
     return linked(folder / "emulated.so", (CSRC, _EMULATOR), sources, flags)
 
@@ -122,6 +127,11 @@ def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Pa
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return build(folder)
+
+
+def copied(module: Any, folder: Path) -> Any:
+    """Another GPU: each asks for its facts once, in the environment of its first call."""
+    return load(Path(shutil.copy(module.__file__, folder / "emulated.so")))
 
 
 def load(library: Path, name: str = "emulated") -> Any:

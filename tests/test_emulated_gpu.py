@@ -47,6 +47,13 @@ def module(tmp_path_factory):
     return emulation.built_once(tmp_path_factory, "emulated_gpu", emulation.build)
 
 
+@pytest.fixture(scope="session", params=emulation.GPUS)
+def main_loop(request, module, tmp_path_factory):
+    """A module, and the environment in which it ranks by that main loop."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return emulation.copied(module, folder), emulation.GPUS[request.param]
+
+
 @pytest.fixture(autouse=True)
 def emulated(module, monkeypatch):
     yield from emulation.in_place_of_the_cpu(module, monkeypatch)

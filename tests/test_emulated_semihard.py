@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The semi-hard loss by tiles on a GPU, without one: matrix instructions are written out for the
-host (emulated_gpu/ptx.cuh). The gradient shows the choices: a negative in another one's place moves
-rows by a whole slope."""
+"""The semi-hard loss by tiles on a GPU, without one: the instructions of either main loop are
+written out for the host (emulated_gpu/ptx.cuh, ptx_sm90.cuh). The gradient shows the choices: a
+negative in another one's place moves rows by a whole slope."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import emulation
 from compare import assert_same_bits
 from dense_beside_float64 import CLASSES, assert_beside_float64, batch, with_references
 from op_db import OP
-from test_emulated_gpu import module  # noqa: F401  a fixture
+from test_emulated_gpu import main_loop, module  # noqa: F401  fixtures
 from test_gradients import gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
@@ -23,16 +23,17 @@ NAME = "triplet_loss[semihard]"
 
 
 @pytest.fixture
-def on_the_gpu(module, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("FLASHMETRIC_CUDA_PATH", "mma")
-    monkeypatch.setenv("EMULATED_SHARED_BYTES", "166912")
+def on_the_gpu(main_loop, monkeypatch):  # noqa: F811
+    gpu, environment = main_loop
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
     @contextmanager
     def on() -> Iterator[None]:
-        before = module.counters()["cuda_tiles"]
-        with emulation.on_the_gpu(module):
+        before = gpu.counters()["cuda_tiles"]
+        with emulation.on_the_gpu(gpu):
             yield
-        assert module.counters()["cuda_tiles"] > before
+        assert gpu.counters()["cuda_tiles"] > before
 
     return on
 
@@ -46,7 +47,9 @@ def run(on_the_gpu):
     return gradients_there
 
 
-@pytest.mark.parametrize(("n", "dim"), [(1, 3), (2, 1), (63, 17), (129, 64), (257, 65)])
+@pytest.mark.parametrize(
+    ("n", "dim"), [(1, 3), (2, 1), (63, 17), (129, 64), (257, 65), (300, 128), (130, 512)]
+)
 def test_sizes_around_every_edge(run, n, dim):
     assert_beside_float64(NAME, batch(NAME, n, dim), run)
 
@@ -146,13 +149,14 @@ def test_equal_inputs_give_equal_bits(run):
     assert_same_bits(grads["embeddings"], more["embeddings"])
 
 
-def test_products_that_are_too_far_off_are_noticed(run, module):  # noqa: F811
+def test_products_that_are_too_far_off_are_noticed(run, main_loop):  # noqa: F811
     """By the gradient of some choices: the bound is what makes them those of the keys."""
     sample = batch(NAME, 130, 64, reduction="none")
-    module.set_product_error(2.0**-7)
+    gpu, _ = main_loop
+    gpu.set_product_error(2.0**-7)
     try:
         with pytest.raises(AssertionError):
             assert_beside_float64(NAME, sample, run)
     finally:
-        module.set_product_error(0)
+        gpu.set_product_error(0)
     assert_beside_float64(NAME, sample, run)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The main loop of capability 8.0 without a GPU: its tiles rank, and the choices are those of keys.
+"""The main loops of capabilities 8.0 and 9.0 without a GPU: their tiles rank, and the choices are
+those of keys.
 
-Matrix instructions and copies are written out for the host (emulated_gpu/ptx.cuh).
+Matrix instructions, barriers and copies are written out for the host (emulated_gpu/ptx.cuh,
+ptx_sm90.cuh).
 """
 
 from __future__ import annotations
-
-import shutil
 
 import pytest
 import torch
@@ -19,22 +19,23 @@ from samples import class_batch
 from test_emulated_gpu import module  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-# Shared memory for a ring of three stages, and for two.
-STAGES = {"three_stages": "166912", "two_stages": "101376"}
+# Shared memory for a ring of three stages, and for two; and products of warpgroups.
+GPUS = {
+    "three_stages": emulation.GPUS["mma"] | {"EMULATED_SHARED_BYTES": "166912"},
+    "two_stages": emulation.GPUS["mma"] | {"EMULATED_SHARED_BYTES": "101376"},
+    "warpgroups": emulation.GPUS["wgmma"],
+}
 
 
-@pytest.fixture(scope="session", params=STAGES)
+@pytest.fixture(scope="session", params=GPUS)
 def gpu(request, module, tmp_path_factory):  # noqa: F811
-    """A GPU asks for its facts once: each kind has a module of its own."""
-    path = tmp_path_factory.mktemp(request.param) / "emulated.so"
-    shutil.copy(module.__file__, path)
-    return emulation.load(path), STAGES[request.param]
+    return emulation.copied(module, tmp_path_factory.mktemp(request.param)), GPUS[request.param]
 
 
 @pytest.fixture(autouse=True)
 def forced(gpu, monkeypatch):
-    monkeypatch.setenv("FLASHMETRIC_CUDA_PATH", "mma")
-    monkeypatch.setenv("EMULATED_SHARED_BYTES", gpu[1])
+    for name, value in gpu[1].items():
+        monkeypatch.setenv(name, value)
     yield from emulation.in_place_of_the_cpu(gpu[0], monkeypatch)
 
 
@@ -59,6 +60,14 @@ def test_a_copy_of_the_file_is_another_gpu(gpu, module):  # noqa: F811
 def test_sizes_around_every_edge(gpu, n, dim):
     rows, labels = class_batch(n, dim, max(1, n // 4), seed=n)
     _assert_same_choices(gpu[0], rows, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dim", [16, 128, 512])
+def test_rings_of_tiles(gpu, dim, dtype):
+    """Several blocks of queries, which stay in shared memory or, with many features, come again."""
+    rows, labels = class_batch(300, dim, 75, seed=dim)
+    _assert_same_choices(gpu[0], rows.to(dtype), labels)
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine", "dot"])

@@ -10,7 +10,7 @@ import emulation
 from flashmetric import triplet_loss
 from flashmetric._ops import cuda
 from samples import class_batch
-from test_emulated_gpu import module  # noqa: F401  a fixture
+from test_emulated_gpu import main_loop, module  # noqa: F401  fixtures
 
 _BEYOND = 2**20  # bytes
 _UNTOUCHED = 0xAB
@@ -26,9 +26,11 @@ def _run(kernel, _, arguments):
 @pytest.mark.parametrize("references", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("mining", ["hard", "semihard", "all"])
-def test_losses_stay_in_their_workspace(module, monkeypatch, mining, reduction, references):  # noqa: F811
+def test_losses_stay_in_their_workspace(main_loop, monkeypatch, mining, reduction, references):  # noqa: F811
     """Of 300 rows, of which one is the negative of many."""
-    monkeypatch.setenv("FLASHMETRIC_CUDA_PATH", "mma")
+    gpu, environment = main_loop
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     rows, labels = class_batch(300, 16, 75, seed=1)
     rows[7] = 0
     rows.requires_grad_()
@@ -36,7 +38,7 @@ def test_losses_stay_in_their_workspace(module, monkeypatch, mining, reduction, 
     if references:
         refs, ref_labels = class_batch(200, 16, 75, seed=2)
         options = {"ref_embeddings": refs.requires_grad_(), "ref_labels": ref_labels}
-    with emulation.on_the_gpu(module) as patch:
+    with emulation.on_the_gpu(gpu) as patch:
         patch.setattr(cuda, "_run", _run)
         loss = triplet_loss(rows, labels, mining=mining, reduction=reduction, **options)
         loss.sum().backward()

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // csrc/cuda as a Python module, with the functions of _C that start with cuda_.
 #include "arguments.h"
-#include "tiles.h"
 
 namespace py = pybind11;
 namespace fm = flashmetric;
@@ -71,10 +70,6 @@ size_t listed_triplet(int, uintptr_t, const py::tuple& args, py::handle workspac
 }
 
 }  // namespace
-
-// Of capability 9.0.
-void fm::cuda::launch_tiles_wgmma(const MineState&, cudaStream_t, Launches&) { std::abort(); }
-void fm::cuda::launch_tiles_wgmma(const SemiHardState&, cudaStream_t, Launches&) { std::abort(); }
 
 PYBIND11_MODULE(emulated, m) {
   m.def("cuda_mine", bound(read_mine, fm::cuda::mine));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The runtime of the emulated GPU: one device of capability 8.0, whose memory is the host's.
-// EMULATED_SHARED_BYTES says how much shared memory a block may have. The cache is small: few rows
-// are several chunks.
+// EMULATED_CAPABILITY (90 is 9.0) and EMULATED_SHARED_BYTES make it another one. The cache is
+// small: few rows are several chunks.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 using cudaError_t = int;
 using cudaStream_t = void*;
-enum : int { cudaSuccess = 0 };
+enum : int { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrComputeCapabilityMinor,
@@ -36,15 +36,36 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline const char* cudaGetErrorString(cudaError_t) { return "none"; }
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "none" : "invalid argument";
+}
+inline int emulated_number(const char* name, int usual) {
+  const char* const asked = std::getenv(name);
+  return asked == nullptr ? usual : std::atoi(asked);
+}
+inline int emulated_capability() { return emulated_number("EMULATED_CAPABILITY", 80); }
+inline int emulated_shared_bytes() {
+  const int usual = emulated_capability() >= 90 ? 227 * 1024 : 163 * 1024;
+  return emulated_number("EMULATED_SHARED_BYTES", usual);
+}
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  const char* const bytes = std::getenv("EMULATED_SHARED_BYTES");
-  *value = attribute == cudaDevAttrComputeCapabilityMajor   ? 8
-           : attribute == cudaDevAttrComputeCapabilityMinor ? 0
-           : attribute == cudaDevAttrMultiProcessorCount    ? 2
-           : attribute == cudaDevAttrL2CacheSize            ? 64 * 1024
-           : bytes == nullptr                               ? 163 * 1024
-                                                            : std::atoi(bytes);
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = emulated_capability() / 10;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = emulated_capability() % 10;
+      break;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 2;
+      break;
+    case cudaDevAttrL2CacheSize:
+      *value = 64 * 1024;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = emulated_shared_bytes();
+      break;
+  }
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
@@ -52,6 +73,6 @@ inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream
   return cudaSuccess;
 }
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
-  return cudaSuccess;
+cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
+  return bytes <= emulated_shared_bytes() ? cudaSuccess : cudaErrorInvalidValue;
 }

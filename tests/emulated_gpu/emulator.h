@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Runs CUDA kernels on the host: a block at a time, each of its threads a fiber (fibers.h).
+// Runs CUDA kernels on the host: a block at a time, each of its threads a fiber (fibers.h), beside
+// them what copies and multiplies on its own (barriers.h, warpgroups.h).
 //
-// What it shows: that a kernel computes what it should, that all lanes come to each exchange, and
-// that no row is read that does not exist (else the launch throws). What it cannot show: races
-// between blocks, and what the warpgroup instructions of capability 9.0 do.
+// What it shows: that a kernel computes what it should, that all lanes come to each exchange, that
+// no row is read that does not exist, and what else the instructions ask for (else the launch
+// throws). What it cannot show: races between blocks, and between threads of a block that load and
+// store without a barrier.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +16,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "fibers.h"
+#include "warpgroups.h"
 
 #define __device__
 #define __host__
@@ -67,6 +69,8 @@ inline void start_block() {
   block.all = {};
   for (Barrier& barrier : block.warps) barrier = {};
   for (int t = 0; t < block.n_threads; ++t) block.fibers[static_cast<size_t>(t)]->done = false;
+  start_engine();
+  start_products();
   // Not a number: nobody may count on what it holds.
   std::memset(dynamic_shared, 0xFF, block.shared_bytes);
 }
@@ -81,6 +85,8 @@ inline void run_block() {
     }
     if (block.events == before) abandon("threads wait for what does not come");
   }
+  if (copies_are_under_way()) abandon("a block ends before a bulk copy has arrived");
+  if (products_are_under_way()) abandon("a block ends before its products do");
 }
 
 inline void expect_row(int64_t i, int64_t n) {

@@ -41,10 +41,6 @@ struct Barrier {
 alignas(128) inline char dynamic_shared[size_t{1} << 18];
 constexpr uint32_t kSharedStart = 16;
 
-// By which share of themselves sums of matrix instructions are off, one way or the other: tests see
-// that it is noticed.
-inline double product_error = 0;
-
 struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
   Place scheduler;
