@@ -25,7 +25,16 @@ from flashmetric import _ops
 from flashmetric._ops import cpu, cuda, extremes
 from sources import CSRC
 
-__all__ = ["GPUS", "build", "built_once", "copied", "in_place_of_the_cpu", "linked", "load"]
+__all__ = [
+    "GPUS",
+    "build",
+    "built_once",
+    "copied",
+    "in_place_of_the_cpu",
+    "linked",
+    "load",
+    "rebuilt",
+]
 
 # The environment of a GPU that ranks by the main loop of that name.
 GPUS = {
@@ -67,10 +76,14 @@ def _digest(folders: Iterable[Path]) -> str:
 
 
 def linked(
-    library: Path, inputs: Iterable[Path], sources: Iterable[Path], flags: Iterable[str]
+    library: Path,
+    inputs: Iterable[Path],
+    sources: Iterable[Path],
+    flags: Iterable[str],
+    others: Iterable[Path] = (),
 ) -> Any:
-    """The module of those sources that is named as the library; built unless there is one of these
-    inputs."""
+    """The module of those sources, and of other objects, that is named as the library; built unless
+    there is one of these inputs."""
     folder, name = library.parent, library.stem
     library = folder / f"{name}-{_digest(inputs)}.so"
     if not library.exists():
@@ -87,7 +100,7 @@ def linked(
             run = [[*command, "-c", str(job[0]), "-o", str(job[1])] for job in jobs]
             list(pool.map(_run, run))
         part = folder / "part.so"
-        _run([*command, "-shared", *map(str, objects), "-o", str(part)])
+        _run([*command, "-shared", *map(str, (*objects, *others)), "-o", str(part)])
         part.rename(library)
     return load(library, name)
 
@@ -113,11 +126,25 @@ def _translated(folder: Path) -> Iterator[Path]:
 
 def build(folder: Path) -> Any:
     """csrc/cuda as the module `emulated`, built in that folder if it is not there yet."""
+    sources = _translated(folder)
+    return linked(folder / "emulated.so", (CSRC, _EMULATOR), sources, _flags(folder))
+
+
+def rebuilt(folder: Path, built: Path, source: str, header: str, text: str) -> Any:
+    """The module that was built in a folder, with another text of a header that one source has."""
+    changed = folder / "changed"
+    changed.mkdir(exist_ok=True)
+    (changed / header).write_text(text)
+    anew = Path(shutil.copy(built / f"{source}.cpp", changed))
+    others = [each for each in built.glob("*.o") if each.stem != source]
+    inputs = (CSRC, _EMULATOR, changed)
+    return linked(folder / "emulated.so", inputs, [anew], _flags(built), others)
+
+
+def _flags(folder: Path) -> list[str]:
     includes = [f"-I{each}" for each in (folder, _EMULATOR, CSRC, CSRC / "cuda")]
     as_nvcc_does = ("-D__CUDA_ARCH__=800", "-include", "cuda_runtime.h")
-    flags = [*includes, *as_nvcc_does, "-DFLASHMETRIC_CUDA_SM90"]
-    sources = _translated(folder)
-    return linked(folder / "emulated.so", (CSRC, _EMULATOR), sources, flags)
+    return [*includes, *as_nvcc_does, "-DFLASHMETRIC_CUDA_SM90"]
 
 
 def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], Any]) -> Any:

@@ -39,7 +39,7 @@ def forced(gpu, monkeypatch):
     yield from emulation.in_place_of_the_cpu(gpu[0], monkeypatch)
 
 
-def _assert_same_choices(module, rows, labels, refs=None, ref_labels=None, *, distance="euclidean"):  # noqa: F811
+def assert_same_choices(module, rows, labels, refs=None, ref_labels=None, *, distance="euclidean"):  # noqa: F811
     arguments = (rows, refs, labels, ref_labels, None, "classes", None, "hard", distance, False)
     before = module.counters()["cuda_tiles"]
     ours, expected = cuda.mine(*arguments), cpu.mine(*arguments)
@@ -51,7 +51,7 @@ def _assert_same_choices(module, rows, labels, refs=None, ref_labels=None, *, di
 def test_a_copy_of_the_file_is_another_gpu(gpu, module):  # noqa: F811
     rows, labels = class_batch(8, 4, 2, seed=1)
     before = module.counters()
-    _assert_same_choices(gpu[0], rows, labels)
+    assert_same_choices(gpu[0], rows, labels)
     assert module.counters() == before
 
 
@@ -59,7 +59,7 @@ def test_a_copy_of_the_file_is_another_gpu(gpu, module):  # noqa: F811
 @pytest.mark.parametrize("n", [1, 2, 127, 129, 257])
 def test_sizes_around_every_edge(gpu, n, dim):
     rows, labels = class_batch(n, dim, max(1, n // 4), seed=n)
-    _assert_same_choices(gpu[0], rows, labels)
+    assert_same_choices(gpu[0], rows, labels)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -67,14 +67,14 @@ def test_sizes_around_every_edge(gpu, n, dim):
 def test_rings_of_tiles(gpu, dim, dtype):
     """Several blocks of queries, which stay in shared memory or, with many features, come again."""
     rows, labels = class_batch(300, dim, 75, seed=dim)
-    _assert_same_choices(gpu[0], rows.to(dtype), labels)
+    assert_same_choices(gpu[0], rows.to(dtype), labels)
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine", "dot"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_made_to_mislead(gpu, kind, distance):
     rows, labels = hard_rows(kind, 140, 24, 20, torch.float32)
-    _assert_same_choices(gpu[0], rows, labels, distance=distance)
+    assert_same_choices(gpu[0], rows, labels, distance=distance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -84,7 +84,7 @@ def test_references_and_classes(gpu, n_classes, dtype):
     refs, ref_labels = class_batch(300, 70, n_classes, seed=2)
     sides = (rows.to(dtype), labels, refs.to(dtype), ref_labels)
     if dtype == torch.float32:
-        _assert_same_choices(gpu[0], *sides)
+        assert_same_choices(gpu[0], *sides)
     else:  # the CPU widens them first
         arguments = (*sides[::2], *sides[1::2], None, "classes", None, "hard", "euclidean", False)
         for one, other in zip(cuda.mine(*arguments), cpu.mine(*arguments), strict=True):
