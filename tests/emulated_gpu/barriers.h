@@ -27,7 +27,8 @@ struct ByteBarrier {
   std::vector<BulkCopy> under_way;
 };
 
-constexpr uint32_t kPiece = 16;  // bytes, the grain of copies and of tiles
+constexpr uint32_t kPiece = 16;              // bytes, the grain of copies and of tiles
+constexpr int kMostPending = (1 << 20) - 1;  // arrivals, and bytes, that a barrier can count
 
 struct CopyEngine {
   std::map<uint32_t, ByteBarrier> barriers;  // by their addresses
@@ -65,9 +66,8 @@ inline ByteBarrier& byte_barrier(uint32_t address) {
 }
 
 inline void init_byte_barrier(uint32_t address, int arrivals) {
-  constexpr int most = (1 << 20) - 1;
   expect(address % 8 == 0, "the address of a barrier is not a multiple of 8");
-  expect(arrivals > 0 && arrivals <= most, "a barrier cannot count so many arrivals");
+  expect(arrivals > 0 && arrivals <= kMostPending, "a barrier cannot count so many arrivals");
   shared(address, 8);
   const bool fresh =
       engine.barriers.insert({address, {arrivals, arrivals, 0, false, 0, {}}}).second;
@@ -83,10 +83,9 @@ inline void end_phase_if_complete(ByteBarrier& barrier) {
 }
 
 inline void arrive_at(ByteBarrier& barrier, uint32_t with_bytes) {
-  constexpr int64_t most = (1 << 20) - 1;
   expect(barrier.missing > 0, "more arrive at a barrier than it counts");
   barrier.bytes += with_bytes;
-  expect(barrier.bytes <= most, "a barrier cannot count so many bytes");
+  expect(barrier.bytes <= kMostPending, "a barrier cannot count so many bytes");
   --barrier.missing;
   end_phase_if_complete(barrier);
 }
