@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from flashmetric._compat import is_compiling
@@ -61,8 +62,9 @@ def passing_through(
     return found, names
 
 
-def like(loss: Tensor, embeddings: Tensor, autocast: bool = False) -> Tensor:
+def like(loss: Tensor, embeddings: Tensor) -> Tensor:
     """In the dtype of the embeddings, as peers return it; under autocast as it is."""
+    autocast = torch.is_autocast_enabled(embeddings.device.type)
     return loss if autocast else loss.to(embeddings.dtype)
 
 

@@ -72,7 +72,7 @@ class TripletLoss(nn.Module):
         """The loss of (B, D) embeddings and B labels."""
         labels = batch_of(type(self).__name__, "targets", targets, "inputs", inputs)
         loss = _hard(inputs, labels, self.margin)
-        return like(loss, inputs, torch.is_autocast_enabled(inputs.device.type))
+        return like(loss, inputs)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"
@@ -128,7 +128,7 @@ def triplet_loss(
     labels = batch_of(op, "targets", targets, "embedding", embedding)
     mined = _hard if hard_mining else _weighted
     loss = mined(embedding, labels, margin, soft_margin, norm_feat)
-    return like(loss, embedding, torch.is_autocast_enabled(embedding.device.type))
+    return like(loss, embedding)
 
 
 def _hard(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from flashmetric import _validate
@@ -192,4 +191,4 @@ def _loss(
         soft_margin=bool(soft),
         invalid="count",
     )
-    return like(loss, y_pred, torch.is_autocast_enabled(y_pred.device.type))
+    return like(loss, y_pred)

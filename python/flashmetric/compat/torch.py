@@ -79,7 +79,7 @@ class PairwiseDistance(nn.PairwiseDistance):
         shape, (x, y) = _flat("PairwiseDistance", x1=x1, x2=x2)
         found = distances(x, y, Minkowski(self.norm), self.eps)
         shape = (*shape, 1) if self.keepdim else shape
-        return _like(found.reshape(shape), x1)
+        return like(found.reshape(shape), x1)
 
 
 class TripletMarginLoss(nn.TripletMarginLoss):
@@ -221,7 +221,7 @@ class CosineEmbeddingLoss(nn.CosineEmbeddingLoss):
         )
         if self.reduction == "mean":
             terms = terms / max(1, x.shape[0])
-        return _like(terms.reshape(shape) if self.reduction == "none" else terms, input1)
+        return like(terms.reshape(shape) if self.reduction == "none" else terms, input1)
 
 
 def _norm_of(function: object) -> tuple[float, float] | None:
@@ -281,8 +281,4 @@ def _triplets(
         value = triplet_margin_loss(
             a, p, n, margin=loss.margin, distance=metric, swap=loss.swap, reduction=reduction
         )
-    return _like(value.reshape(shape) if each else value, rows[0])
-
-
-def _like(found: Tensor, rows: Tensor) -> Tensor:
-    return like(found, rows, torch.is_autocast_enabled(rows.device.type))
+    return like(value.reshape(shape) if each else value, rows[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from pytorch_metric_learning.utils import common_functions as _c_f
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from flashmetric.compat._peer import like, not_fused
 
 from ._metric import Batch, Metric, batch_of, keeps_stats, metric_of, record
 
-__all__ = ["Call", "FusedLoss", "as_peer", "reduced"]
+__all__ = ["Call", "FusedLoss", "reduced"]
 
 
 class Call(NamedTuple):
@@ -90,10 +89,5 @@ class FusedLoss:
 
 def reduced(loss: Tensor, embeddings: Tensor) -> dict[str, Any]:
     """A sub-loss that its reducer takes as it is."""
-    value = as_peer(loss, embeddings)
+    value = like(loss, embeddings)
     return {"losses": value, "indices": None, "reduction_type": "already_reduced"}
-
-
-def as_peer(loss: Tensor, embeddings: Tensor) -> Tensor:
-    """In the dtype that the peer returns."""
-    return like(loss, embeddings, torch.is_autocast_enabled(embeddings.device.type))

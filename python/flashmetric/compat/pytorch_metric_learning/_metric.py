@@ -132,11 +132,12 @@ def keeps_stats(module: Any) -> bool:
 
 
 def passes_on(reducer: Any) -> bool:
-    """Whether all that the reducer does is to return a number that is reduced already."""
-    known = type(reducer) in _REDUCTIONS or type(reducer) is _reducers.AvgNonZeroReducer
+    """Whether all that a reducer with a reduction (below) does with a number that is reduced
+    already is to return it."""
     before, after = reducer._forward_pre_hooks, reducer._forward_hooks
     hooks = before or after or reducer._backward_pre_hooks or reducer._backward_hooks
-    return known and not hooks and not keeps_stats(reducer)
+    several = type(reducer) is _reducers.MultipleReducers
+    return not (hooks or several or keeps_stats(reducer))
 
 
 def record(distance: Any, query: Tensor, ref: Tensor) -> None:

@@ -9,9 +9,10 @@ from pytorch_metric_learning import losses as _peer
 from torch import Tensor
 
 from flashmetric import _ops, functional
+from flashmetric.compat._peer import like
 
 from ._indices import triplets_of
-from ._loss import Call, FusedLoss, as_peer, reduced
+from ._loss import Call, FusedLoss, reduced
 from ._metric import (
     Batch,
     Metric,
@@ -35,12 +36,10 @@ class _OfTriplets(FusedLoss):
     name: str
 
     def fused_losses(self, call: Call) -> dict[str, Any]:
-        reduction = reduction_of(self.reducer, self.name)
         ruled = self._rule(call)
-        if ruled is not None and reduction is not None:
-            loss = self.of_rule(call, *ruled, reduction)
-            if loss is not None:
-                return self.sub_losses(reduced(loss, call.embeddings))
+        loss = self._by_rule(call, ruled)
+        if loss is not None:
+            return self.sub_losses(reduced(loss, call.embeddings))
         if ruled is not None and call.indices is None:
             call = call._replace(indices=FM.mine_triplets(**ruled[0]._asdict(), **ruled[1]))
         triplets = triplets_of(call, self.triplets_per_anchor)
@@ -60,6 +59,13 @@ class _OfTriplets(FusedLoss):
             return None
         sides = call.embeddings, recipe.labels, call.ref, recipe.ref_labels
         return batch_of(call.metric, *sides), recipe.rule
+
+    def _by_rule(self, call: Call, ruled: tuple[Batch, Rule] | None) -> Tensor | None:
+        """What the reducer makes of a loss that a rule mines; None if there is no such number."""
+        reduction = reduction_of(self.reducer, self.name)
+        if ruled is None or reduction is None:
+            return None
+        return self.of_rule(call, *ruled, reduction)
 
     def of_rule(self, call: Call, batch: Batch, rule: Rule, reduction: str) -> Tensor | None:
         """The loss, or None if only the list of triplets tells."""
@@ -106,19 +112,17 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
 
     def _of_mined(self, embeddings: Tensor, labels: Any, indices: Mined) -> Tensor | None:
         """None where there is more to do."""
-        recipe, reducer = indices.recipe, self.reducer
+        recipe, metric = indices.recipe, self.metric()
         own = recipe.labels is labels and recipe.ref_labels is labels
-        if not own or not recipe.is_of(embeddings, embeddings) or not passes_on(reducer):
-            return None
         extra = self.embedding_regularizer is not None or keeps_stats(self)
-        if extra or keeps_stats(self.distance) or self.metric() != recipe.metric:
+        if not own or extra or keeps_stats(self.distance) or not passes_on(self.reducer):
             return None
-        reduction = reduction_of(reducer, self.name)
-        if reduction is None or _ops.why_not_fused(embeddings.device, self.kernel_of(indices)):
+        reason = _ops.why_not_fused(embeddings.device, self.kernel_of(indices))
+        if reason or not isinstance(metric, Metric):
             return None
-        call = Call(recipe.metric, embeddings, labels, indices, embeddings, labels)
-        loss = self.of_rule(call, call.batch(), recipe.rule, reduction)
-        return None if loss is None else as_peer(loss, embeddings)
+        call = Call(metric, embeddings, labels, indices, embeddings, labels)
+        loss = self._by_rule(call, self._rule(call))
+        return None if loss is None else like(loss, embeddings)
 
     def kernel_of(self, indices: Any) -> str:
         if isinstance(indices, Mined):

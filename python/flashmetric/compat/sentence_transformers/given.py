@@ -169,5 +169,4 @@ def _check_labels(loss: Any, labels: Tensor, effect: str) -> None:
 
 
 def _like(loss: Tensor, rows: Tensor, metric: Metric) -> Tensor:
-    wide = metric.widens or torch.is_autocast_enabled(rows.device.type)
-    return like(loss, rows, wide)
+    return loss if metric.widens else like(loss, rows)
