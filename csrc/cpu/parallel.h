@@ -30,45 +30,64 @@ struct alignas(128) Share {
   int64_t end;
 };
 
+FM_INLINE int shares_of(int threads, int64_t places) {
+  const int most = threads < kMostShares ? threads : kMostShares;
+  return places < most ? static_cast<int>(places) : most;
+}
+
+// body(which, share, thread) for every number before the end of every share.
+template <class Body>
+FM_INLINE void run_shares(int threads, int shares, Share* share, const Body& body) {
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num();
+    for (int turn = 0; turn < shares; ++turn) {
+      const int owner = (thread + turn) % shares;
+      for (;;) {
+        const int64_t at = __atomic_fetch_add(&share[owner].next, int64_t{1}, __ATOMIC_RELAXED);
+        if (at >= share[owner].end) break;
+        body(at, owner, thread);
+      }
+    }
+  }
+}
+
 #endif
 
-// body(round, place, thread) for all of them: round after round, of each some places; a share is
-// some of the places. thread < threads owns its part of any scratch.
+// body(task, thread) for every task; thread < threads owns its share of any scratch.
+template <class Body>
+FM_INLINE void parallel_tasks(int threads, int64_t tasks, const Body& body) {
+#if defined(_OPENMP)
+  if (threads > 1 && tasks > 1) {
+    Share share[kMostShares];
+    const int shares = shares_of(threads, tasks);
+    for (int s = 0; s < shares; ++s) share[s] = {tasks * s / shares, tasks * (s + 1) / shares};
+    run_shares(threads, shares, share, [&](int64_t task, int, int thread) { body(task, thread); });
+    return;
+  }
+#endif
+  for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+}
+
+// body(round, place) for all of them: round after round, of each some places.
 template <class Body>
 FM_INLINE void parallel_rounds(int threads, int64_t rounds, int64_t places, const Body& body) {
 #if defined(_OPENMP)
   if (threads > 1 && rounds * places > 1) {
-    const int most = threads < kMostShares ? threads : kMostShares;
-    const int shares = places < most ? static_cast<int>(places) : most;
-    const auto first = [=](int s) { return places * s / shares; };
     Share share[kMostShares];
+    const int shares = shares_of(threads, places);
+    const auto first = [=](int s) { return places * s / shares; };
     for (int s = 0; s < shares; ++s) share[s] = {0, rounds * (first(s + 1) - first(s))};
-#pragma omp parallel num_threads(threads)
-    {
-      const int thread = omp_get_thread_num();
-      for (int turn = 0; turn < shares; ++turn) {
-        const int owner = (thread + turn) % shares;
-        const int64_t width = first(owner + 1) - first(owner);
-        for (;;) {
-          const int64_t at = __atomic_fetch_add(&share[owner].next, int64_t{1}, __ATOMIC_RELAXED);
-          if (at >= share[owner].end) break;
-          body(at / width, first(owner) + at % width, thread);
-        }
-      }
-    }
+    run_shares(threads, shares, share, [&](int64_t at, int owner, int) {
+      const int64_t width = first(owner + 1) - first(owner);
+      body(at / width, first(owner) + at % width);
+    });
     return;
   }
 #endif
   for (int64_t round = 0; round < rounds; ++round) {
-    for (int64_t place = 0; place < places; ++place) body(round, place, 0);
+    for (int64_t place = 0; place < places; ++place) body(round, place);
   }
-}
-
-// body(task, thread) for every task.
-template <class Body>
-FM_INLINE void parallel_tasks(int threads, int64_t tasks, const Body& body) {
-  parallel_rounds(threads, 1, tasks,
-                  [&](int64_t, int64_t task, int thread) { body(task, thread); });
 }
 
 // body(begin, end, thread) over ranges of at most `grain` rows.

@@ -219,7 +219,7 @@ inline void reduce_symmetric(const Reduction& reduction, int64_t blocks, int thr
   const int64_t size = group_size(blocks);
   const int64_t groups = (blocks + size - 1) / size;
   const int64_t circle = groups | 1;
-  parallel_rounds(threads, circle, (circle + 1) / 2, [&](int64_t round, int64_t away, int) {
+  parallel_rounds(threads, circle, (circle + 1) / 2, [&](int64_t round, int64_t away) {
     // The first and the last round: where the first thread has the first half of the rows, as in
     // the loops before and after.
     const int64_t centre = (round + circle / 4 + 1) % circle;
@@ -243,7 +243,7 @@ inline void reduce_rectangular(const Reduction& reduction, int64_t row_blocks, i
                                int threads) {
   const int64_t size = group_size(col_blocks);
   const int64_t groups = (col_blocks + size - 1) / size;
-  parallel_rounds(threads, groups, row_blocks, [&](int64_t round, int64_t row, int) {
+  parallel_rounds(threads, groups, row_blocks, [&](int64_t round, int64_t row) {
     const Group cols = group_of(round, size, col_blocks);
     Reduction::Session::begin();
     for (int64_t col = cols.begin; col < cols.end; ++col) {
