@@ -13,7 +13,7 @@ from flashmetric import _ops, functional
 from flashmetric.compat._peer import not_fused
 
 from ._metric import Metric, batch_of, keeps_stats, metric_of, record
-from ._mined import Mined, Recipe
+from ._mined import Mined, Recipe, Ruling
 
 __all__ = ["BatchEasyHardMiner", "BatchHardMiner", "FusedMiner", "TripletMarginMiner"]
 
@@ -136,27 +136,25 @@ class _EasyHard(_Lazy):
         return "mine" if self.rule() == {"mining": "hard"} else "list_triplets"
 
     def mine(self, *asked: Tensor) -> tuple[Tensor, ...]:
-        metric, rule = self._metric(asked[0], asked[2]), self.rule()
         listed = "all" in (self.pos_strategy, self.neg_strategy)
+        metric = self._metric(asked[0], asked[2])
         if metric is None or (listed and self.collect_stats):
             with torch.no_grad():
                 return super().mine(*asked)
-
-        # Pairs of whole classes are no triplets: the peer lists them.
-        def find(*rows: Tensor) -> tuple[Tensor, ...]:
-            if listed:
-                return super(_EasyHard, self).mine(*rows)
-            anchor, positive, negative = FM.mine_triplets(
-                **batch_of(metric, *rows)._asdict(), **metric.options(), **rule
-            )
-            found = (anchor, positive, anchor, negative)
-            return found if self.length == 4 else (anchor, positive, negative)
-
-        recipe = Recipe(type(self).__name__, asked, metric, rule, find)
-        output = recipe.tuple_of(self.length)
+        rule = self.rule()
+        recipe = Recipe(self, Ruling(metric, rule, [] if listed else [rule], self.length), asked)
+        output = recipe.answer()
         if self.collect_stats:
             self._measure(metric, asked, recipe.found())
         return output
+
+    def find(self, ruling: Ruling, *asked: Tensor) -> tuple[Tensor, ...]:
+        if not ruling.sets:  # pairs of whole classes are no triplets: the peer lists them
+            found: tuple[Tensor, ...] = super().mine(*asked)
+            return found
+        anchor, positive, negative = _triplets(ruling, *asked)
+        longer = (anchor, positive, anchor, negative)
+        return longer if ruling.length == 4 else (anchor, positive, negative)
 
     def _measure(
         self, metric: Metric, asked: tuple[Tensor, ...], found: tuple[Tensor, ...]
@@ -219,18 +217,22 @@ class TripletMarginMiner(_Lazy, _peer.TripletMarginMiner):
             with torch.no_grad():
                 return super().mine(*asked)
 
-        def find(*rows: Tensor) -> tuple[Tensor, ...]:
-            batch = batch_of(metric, *rows)._asdict()
-            lists = [FM.mine_triplets(**batch, **metric.options(), **rule) for rule in self.sets()]
-            return lists[0] if len(lists) == 1 else _merged(lists)
-
-        rules = self.sets()
+        sets = self.sets()
         # Both sets together are the triplets below a margin: a loss may know what to do with them.
-        rule = rules[0] if len(rules) == 1 else {"below": self.margin}
-        return Recipe(type(self).__name__, asked, metric, rule, find).tuple_of(3)
+        rule = sets[0] if len(sets) == 1 else {"below": self.margin}
+        return Recipe(self, Ruling(metric, rule, sets, 3), asked).answer()
+
+    def find(self, ruling: Ruling, *asked: Tensor) -> tuple[Tensor, ...]:
+        return _triplets(ruling, *asked)
 
 
 _OURS = BatchEasyHardMiner, BatchHardMiner, TripletMarginMiner
+
+
+def _triplets(ruling: Ruling, *asked: Tensor) -> tuple[Tensor, ...]:
+    options = {**batch_of(ruling.metric, *asked)._asdict(), **ruling.metric.options()}
+    lists = [FM.mine_triplets(**options, **rule) for rule in ruling.sets]
+    return lists[0] if len(lists) == 1 else _merged(lists)
 
 
 def _merged(lists: list[Any]) -> tuple[Tensor, ...]:

@@ -2,16 +2,16 @@
 """Mined tuples that are found when somebody reads them.
 
 ``pairs = miner(embeddings, labels); loss(embeddings, labels, pairs)`` names the same pairs twice.
-The miner answers with a tuple of tensors that know how they would be found. A fused loss that is
-given the rows which were mined finds and evaluates in one pass; whoever else touches one of the
-tensors, with any function of torch, gets the indices.
+The miner answers with a tuple that knows how its indices would be found. A fused loss that is given
+the rows which were mined finds and evaluates in one pass; whoever unpacks the tuple, or gives it to
+a function of torch, gets the indices.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,38 +20,36 @@ from flashmetric._compat import is_compiling
 
 from ._metric import Metric
 
-__all__ = ["Mined", "Recipe"]
+__all__ = ["Mined", "Recipe", "Ruling"]
+
+
+class Ruling(NamedTuple):
+    """By which distance and which rule a miner answers."""
+
+    metric: Metric
+    rule: dict[str, Any]  # what is mined, as keywords of `triplet_loss`; or {"below": margin}
+    sets: list[dict[str, Any]]  # the same as keywords of `mine_triplets`, of one set after another
+    length: int  # of the tuple
 
 
 class Recipe:
     """What a miner was asked, and by which rule it answers.
 
     Args:
-        name: of the miner, for errors.
+        miner: has `find(ruling, *asked)`, which finds the indices.
+        ruling: of the miner when it was asked.
         asked: (embeddings, labels, ref_emb, ref_labels) as the peer's `mine` gets them.
-        metric: of the miner.
-        rule: keywords of `triplet_loss` that say what is mined.
-        find: finds the indices in `asked`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        asked: tuple[Tensor, ...],
-        metric: Metric,
-        rule: dict[str, Any],
-        find: Callable[..., tuple[Tensor, ...]],
-    ) -> None:
-        self.name, self.metric, self.rule = name, metric, rule
-        self.labels, self.ref_labels = asked[1], asked[3]
-        self._sides = weakref.ref(asked[0]), weakref.ref(asked[2])
+    def __init__(self, miner: Any, ruling: Ruling, asked: tuple[Tensor, ...]) -> None:
+        self.miner, self.ruling = miner, ruling
+        embeddings, self.labels, ref_emb, self.ref_labels = asked
         # Without the graph, which must not outlive its loss; they share their version counters.
-        embeddings = asked[0].detach()
-        ref_emb = embeddings if asked[2] is asked[0] else asked[2].detach()
-        self._asked = (embeddings, asked[1], ref_emb, asked[3])
-        own = asked[2] is asked[0] and asked[3] is asked[1]
-        self._watched = self._asked[:2] if own else self._asked
-        self._find = find
+        rows = refs = embeddings.detach()
+        self._query = self._ref = weakref.ref(embeddings)
+        if ref_emb is not embeddings:
+            refs, self._ref = ref_emb.detach(), weakref.ref(ref_emb)
+        self._asked = (rows, self.labels, refs, self.ref_labels)
         # torch.compile cannot wait. Tensors of torch.inference_mode have no versions: nothing would
         # notice that they changed.
         self._compiling = is_compiling()
@@ -59,23 +57,21 @@ class Recipe:
             self._versions = None if self._compiling else self._now()
         except RuntimeError:
             self._versions = None
-        self._found = _eagerly(find, self._asked) if self._versions is None else None
+        self._found = _eagerly(miner, ruling, self._asked) if self._versions is None else None
 
-    def tuple_of(self, length: int) -> tuple[Tensor, ...]:
+    def answer(self) -> tuple[Tensor, ...]:
         """What the miner returns; nothing of it is found yet, if it can wait."""
-        if self._compiling:
-            return self.found()
-        device = self.labels.device
-        result = Mined([_Index(self, position, device) for position in range(length)])
-        result.recipe = self
-        return result
+        return self.found() if self._compiling else Mined.of(self)
 
-    def _now(self) -> list[int]:
-        return [each._version for each in self._watched]
+    def _now(self) -> tuple[int, ...]:
+        rows, labels, refs, ref_labels = self._asked
+        if refs is rows and ref_labels is labels:
+            return rows._version, labels._version
+        return rows._version, labels._version, refs._version, ref_labels._version
 
     def is_of(self, embeddings: Tensor, ref_emb: Tensor) -> bool:
         """Whether these are the rows that were mined, unchanged."""
-        same = self._sides[0]() is embeddings and self._sides[1]() is ref_emb
+        same = self._query() is embeddings and self._ref() is ref_emb
         return same and self._versions is not None and self._versions == self._now()
 
     @torch.no_grad()
@@ -84,65 +80,50 @@ class Recipe:
         if self._found is None:
             if self._versions != self._now():
                 text = (
-                    f"[{self.name}] embeddings and labels must stay as they are until the mined "
-                    "indices are read; they were changed in place. Read them before: "
-                    "pairs = [index.clone() for index in pairs]."
+                    f"[{type(self.miner).__name__}] embeddings and labels must stay as they are "
+                    "until the mined indices are read; they were changed in place. Read them "
+                    "before: pairs = tuple(pairs)."
                 )
                 raise RuntimeError(text)
-            self._found = self._find(*self._asked)
+            self._found = self.miner.find(self.ruling, *self._asked)
         return self._found
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _eagerly(find: Callable[..., tuple[Tensor, ...]], asked: Any) -> tuple[Tensor, ...]:
-    return find(*asked)
-
-
-class _Index(Tensor):
-    """(T,) int64: one of the tensors of a mined tuple; T is known once it is read."""
-
-    recipe: Recipe
-    position: int
-
-    @staticmethod
-    def __new__(cls, recipe: Recipe, position: int, device: torch.device) -> _Index:
-        # It has no memory: code that reads it past both of the protocols below fails loudly.
-        index = Tensor._make_wrapper_subclass(cls, (0,), dtype=torch.int64, device=device)
-        index.recipe, index.position = recipe, position
-        result: _Index = index
-        return result
-
-    def read(self) -> Tensor:
-        return self.recipe.found()[self.position]
-
-    @classmethod
-    def __torch_function__(cls, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return function(*_read(args), **_read(kwargs or {}))
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, function: Any, _: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        return function(*_read(args), **_read(kwargs or {}))
-
-
-def _read(arguments: Any) -> Any:
-    """Arguments of a function of torch with indices in the place of every `_Index`."""
-    if isinstance(arguments, _Index):
-        return arguments.read()
-    if isinstance(arguments, Mined):
-        return arguments.recipe.found()
-    if type(arguments) in (tuple, list):
-        return type(arguments)(_read(each) for each in arguments)
-    if type(arguments) is dict:
-        return {name: _read(each) for name, each in arguments.items()}
-    return arguments
+def _eagerly(miner: Any, ruling: Ruling, asked: tuple[Tensor, ...]) -> Any:
+    return miner.find(ruling, *asked)
 
 
 class Mined(tuple[Tensor, ...]):
-    """(anchor, positive, negative), or (anchor, positive, anchor, negative), with its recipe."""
+    """(anchor, positive, negative), or (anchor, positive, anchor, negative), with its recipe.
+
+    Whoever unpacks it gets the indices. Functions of torch look at the items of a tuple without
+    asking it: these are no tensors but say that the function is to be called with the indices.
+    """
 
     recipe: Recipe
+
+    def __new__(cls, items: Iterable[Tensor]) -> Any:
+        """Code that makes another tuple of the same type has read the items: of one without."""
+        return tuple(items)
+
+    @staticmethod
+    def of(recipe: Recipe) -> Mined:
+        mined = tuple.__new__(Mined, _UNREAD[: recipe.ruling.length])
+        mined.recipe = recipe
+        return mined
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.recipe.found())
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.recipe.found()[place]
+
+    def __add__(self, others: Any) -> Any:
+        return self.recipe.found() + others
+
+    def __radd__(self, others: Any) -> Any:
+        return others + self.recipe.found()
 
     def __reduce__(self) -> Any:
         return tuple, (self.recipe.found(),)
@@ -151,4 +132,26 @@ class Mined(tuple[Tensor, ...]):
         return tuple(each.clone() for each in self.recipe.found())
 
     def __repr__(self) -> str:
-        return repr(tuple(self.recipe.found()))
+        return repr(self.recipe.found())
+
+
+class _Unread:
+    """An item of a tuple that nobody has read."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return function(*_read(args), **_read(kwargs or {}))
+
+
+_UNREAD: Any = (_Unread(),) * 4
+
+
+def _read(arguments: Any) -> Any:
+    """Arguments of a function of torch with indices in the place of every mined tuple."""
+    if isinstance(arguments, Mined):
+        return arguments.recipe.found()
+    if type(arguments) in (tuple, list):
+        return type(arguments)(_read(each) for each in arguments)
+    if type(arguments) is dict:
+        return {name: _read(each) for name, each in arguments.items()}
+    return arguments

@@ -55,10 +55,10 @@ class _OfTriplets(FusedLoss):
         if not isinstance(call.indices, Mined):
             return None
         recipe = call.indices.recipe
-        if recipe.metric != call.metric or not recipe.is_of(call.embeddings, call.ref):
+        if recipe.ruling.metric != call.metric or not recipe.is_of(call.embeddings, call.ref):
             return None
         sides = call.embeddings, recipe.labels, call.ref, recipe.ref_labels
-        return batch_of(call.metric, *sides), recipe.rule
+        return batch_of(call.metric, *sides), recipe.ruling.rule
 
     def _by_rule(self, call: Call, ruled: tuple[Batch, Rule] | None) -> Tensor | None:
         """What the reducer makes of a loss that a rule mines; None if there is no such number."""
@@ -126,7 +126,7 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
 
     def kernel_of(self, indices: Any) -> str:
         if isinstance(indices, Mined):
-            hard = indices.recipe.rule.get("mining") == "hard"
+            hard = indices.recipe.ruling.rule.get("mining") == "hard"
             return "mined_triplet" if hard else "listed_triplet"
         return "dense" if indices is None and self.triplets_per_anchor == "all" else "triplet"
 
@@ -184,7 +184,9 @@ class MarginLoss(_OfTriplets, _peer.MarginLoss):
 
     def kernel_of(self, indices: Any) -> str:
         if isinstance(indices, Mined):
-            return "paired" if indices.recipe.rule.get("mining") == "hard" else "list_triplets"
+            return (
+                "paired" if indices.recipe.ruling.rule.get("mining") == "hard" else "list_triplets"
+            )
         return "list_triplets" if indices is None else "paired"
 
     def _regularized(self) -> bool:
