@@ -18,12 +18,13 @@ from .batch import (
     online_contrastive,
 )
 from .formula import Formula, PairFormula
-from .known import KnownCalls
+from .known import KnownCall, KnownCalls
 from .pairs import paired, pairwise
 from .triplet import mined_triplet, triplet
 
 __all__ = [
     "Formula",
+    "KnownCall",
     "KnownCalls",
     "PairFormula",
     "apart",

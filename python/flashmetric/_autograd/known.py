@@ -20,25 +20,42 @@ from flashmetric.reference.mining import Comparison
 from .formula import Formula
 from .guard import scaled
 
-__all__ = ["KnownCalls"]
+__all__ = ["KnownCall", "KnownCalls"]
 
 _NUMBERS = (float, int)
 
 
-class _Known(NamedTuple):
-    """A batch-hard loss of embeddings by their labels; tensors and margin are still open."""
+class KnownCall(NamedTuple):
+    """A batch-hard loss of embeddings by their labels; the tensors are still open."""
 
     op: str
     mining: str
-    margin: float  # where none is given
+    margin: float
     options: tuple[Any, ...]
+    device: int  # as _ops.usual_device counts
+
+    def loss(self, embeddings: Tensor, labels: Tensor) -> Tensor | None:
+        """None where the tensors have to be checked, or are watched."""
+        if is_watched() or type(embeddings) is not Tensor or type(labels) is not Tensor:
+            return None
+        usual = _ops.usual_device(embeddings, labels) == self.device
+        return self.of_usual(embeddings, labels, self.margin) if usual else None
+
+    def of_usual(self, embeddings: Tensor, labels: Tensor, margin: float) -> Tensor | None:
+        if is_wrapped(embeddings) or is_wrapped(labels):
+            return None
+        terms = (self.mining, margin, *self.options)
+        if embeddings.requires_grad and torch.is_grad_enabled():
+            loss: Tensor = _apply_known_loss(embeddings, labels, terms, self.op)
+            return loss
+        return _ops.triplet_of_classes(embeddings, labels, False, *terms)[0]
 
 
 class KnownCalls:
     """What calls mean, by their words: all they are given but tensors and the margin."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, tuple[Any, ...]], _Known] = {}
+        self._known: dict[tuple[int, tuple[Any, ...]], KnownCall] = {}
 
     def loss(
         self, words: tuple[Any, ...], embeddings: Any, labels: Any, margin: Any
@@ -54,14 +71,18 @@ class KnownCalls:
             known = self._known.get((_ops.usual_device(embeddings, labels), words))
         except TypeError:  # a word that has no hash; the checks have more to say
             return None
-        if known is None or is_wrapped(embeddings) or is_wrapped(labels):
+        if known is None:
             return None
-        op, mining, number, options = known
-        terms = (mining, number if margin is None else float(margin), *options)
-        if embeddings.requires_grad and torch.is_grad_enabled():
-            loss: Tensor = _apply_known_loss(embeddings, labels, terms, op)
-            return loss
-        return _ops.triplet_of_classes(embeddings, labels, False, *terms)[0]
+        return known.of_usual(embeddings, labels, known.margin if margin is None else float(margin))
+
+    def call(
+        self, words: tuple[Any, ...], embeddings: Tensor, labels: Tensor, margin: Any
+    ) -> KnownCall | None:
+        """What `loss` found of these, for whoever will ask it of other tensors as well."""
+        known = self._known.get((_ops.usual_device(embeddings, labels), words))
+        if known is None or type(margin) not in _NUMBERS:
+            return None
+        return known._replace(margin=float(margin))
 
     def learn(
         self, words: tuple[Any, ...], op: str, given: Comparison, formula: Formula, mining: str
@@ -77,7 +98,8 @@ class KnownCalls:
         device = _ops.usual_device(embeddings, labels)  # type: ignore[arg-type]
         if device:
             margin = 0.0 if formula.soft_margin else 1.0
-            self._known[device, words] = _Known(op, mining, margin, tuple(formula[2:-1]))
+            found = KnownCall(op, mining, margin, tuple(formula[2:-1]), device)
+            self._known[device, words] = found
 
 
 class _KnownLoss(Function):

@@ -64,8 +64,9 @@ def passing_through(
 
 def like(loss: Tensor, embeddings: Tensor) -> Tensor:
     """In the dtype of the embeddings, as peers return it; under autocast as it is."""
-    autocast = torch.is_autocast_enabled(embeddings.device.type)
-    return loss if autocast else loss.to(embeddings.dtype)
+    if loss.dtype is embeddings.dtype or torch.is_autocast_enabled(embeddings.device.type):
+        return loss
+    return loss.to(embeddings.dtype)
 
 
 def turned_into(fused: type, module: nn.Module) -> Any:

@@ -27,6 +27,12 @@ __all__ = ["triplet_loss"]
 _OPS = {"hard": "mined_triplet", **dict.fromkeys((*SETS, "soft"), "dense")}
 
 _known = _autograd.KnownCalls()
+# What a call means without other tensors, in the order in which triplet_loss says it.
+_WORDS = (
+    *("mining", "fallback", "hardness", "mining_margin", "positive_mining", "negative_mining"),
+    *("n_negatives", "generator", "temperature", "detach_weights", "distance", "normalize"),
+    *("soft_margin", "invalid", "reduction", "return_stats", "impl"),
+)
 
 
 class _Options(RuleKeywords, ComparisonKeywords, total=False):
@@ -213,6 +219,15 @@ def triplet_loss(
         embeddings, labels, ref_embeddings, ref_labels, same_mask, self_index, ignore_label
     )
     return _checked(given, margin, weights, *words)
+
+
+def known_triplet_loss(
+    embeddings: Tensor, labels: Tensor, margin: Any, **options: Any
+) -> _autograd.KnownCall | None:
+    """`triplet_loss` of this margin and these options without its checks, if it found the loss of
+    these rows by them, and the margin is a number."""
+    named = {**(triplet_loss.__kwdefaults__ or {}), **options}
+    return _known.call(tuple(named[word] for word in _WORDS), embeddings, labels, margin)
 
 
 def _checked(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from pytorch_metric_learning import miners as _peer
 from torch import Tensor
 
 from flashmetric import _ops, functional
+from flashmetric._compat import is_compiling
 from flashmetric.compat._peer import not_fused
 
+from ._known import are_usual, keep, known, words_of
 from ._metric import Metric, batch_of, keeps_stats, metric_of, record
 from ._mined import Mined, Recipe, Ruling
 
@@ -74,16 +77,11 @@ class _Counter:
         miner.__dict__[self.name] = count
 
 
-def _are_rows_and_ids(embeddings: Any, labels: Any) -> bool:
-    usual = type(embeddings) is Tensor and type(labels) is Tensor and embeddings.ndim == 2
-    fits = usual and labels.shape == embeddings.shape[:1]
-    return fits and labels.device == embeddings.device
-
-
 class _Lazy(FusedMiner):
     """Its tuples are found when they are read."""
 
     mine: Any
+    _words: Any  # reads the options of a class from the dictionary of a miner
     num_triplets = _Counter(3, 0)
     num_pos_pairs = _Counter(4, 0)
     num_neg_pairs = _Counter(4, 2)
@@ -91,14 +89,21 @@ class _Lazy(FusedMiner):
     def forward(
         self, embeddings: Any, labels: Any, ref_emb: Any = None, ref_labels: Any = None
     ) -> tuple[Tensor, ...]:
-        """The peer's; of usual rows among themselves without its preparations."""
-        alone = ref_emb is None and ref_labels is None and not self.collect_stats
-        if not alone or type(self) not in _OURS or not _are_rows_and_ids(embeddings, labels):
-            given = embeddings, labels, ref_emb, ref_labels
-            found: tuple[Tensor, ...] = super().forward(*given)  # type: ignore[misc]
-            return found
-        output: tuple[Tensor, ...] = self.mine(embeddings, labels, embeddings, labels)
-        self.output_assertion(output)
+        """The peer's; of usual rows among themselves, by what the call before them meant."""
+        words = None
+        alone = ref_emb is None and ref_labels is None and not is_compiling()
+        if alone and type(self) in _OURS:
+            words = words_of(self, self._words)
+            meant = known(self, words)
+            if meant is not None and meant[0] == are_usual(embeddings, labels):
+                asked = embeddings, labels, embeddings, labels
+                self.__dict__["_last"] = output = Recipe(self, meant[1], asked).answer()
+                return output
+        output = super().forward(embeddings, labels, ref_emb, ref_labels)  # type: ignore[misc]
+        device = 0 if words is None else are_usual(embeddings, labels)
+        stats = keeps_stats(self) or keeps_stats(self.distance)
+        if device and type(output) is Mined and not stats:
+            keep(self, words, (device, output.recipe.ruling))
         return output
 
     def reset_stats(self) -> None:
@@ -121,6 +126,9 @@ class _EasyHard(_Lazy):
     allowed_pos_range: Any
     allowed_neg_range: Any
     length = 4
+    _words = itemgetter(
+        "pos_strategy", "neg_strategy", "allowed_pos_range", "allowed_neg_range", "collect_stats"
+    )
 
     def _unknown_option(self) -> str:
         ranges = self.allowed_pos_range, self.allowed_neg_range
@@ -196,6 +204,7 @@ class TripletMarginMiner(_Lazy, _peer.TripletMarginMiner):
 
     margin: float
     type_of_triplets: str
+    _words = itemgetter("margin", "type_of_triplets", "collect_stats")
 
     def _unknown_option(self) -> str:
         if self.margin < 0 and self.type_of_triplets in ("all", "hard"):

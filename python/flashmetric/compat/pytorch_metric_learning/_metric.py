@@ -30,7 +30,6 @@ __all__ = [
     "keeps_stats",
     "metric_of",
     "n_triplets",
-    "passes_on",
     "record",
     "reduction_of",
 ]
@@ -127,17 +126,8 @@ def stands_for(ours: type) -> type:
 
 
 def keeps_stats(module: Any) -> bool:
-    """Whether there are statistics to reset; a module without any takes 4 us to find that out."""
-    return "_record_these_stats" in module.__dict__
-
-
-def passes_on(reducer: Any) -> bool:
-    """Whether all that a reducer with a reduction (below) does with a number that is reduced
-    already is to return it."""
-    before, after = reducer._forward_pre_hooks, reducer._forward_hooks
-    hooks = before or after or reducer._backward_pre_hooks or reducer._backward_hooks
-    several = type(reducer) is _reducers.MultipleReducers
-    return not (hooks or several or keeps_stats(reducer))
+    """Whether there are statistics to reset or to find; a module without any takes 4 us to see."""
+    return module.collect_stats or "_record_these_stats" in module.__dict__
 
 
 def record(distance: Any, query: Tensor, ref: Tensor) -> None:

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from pytorch_metric_learning import losses as _peer
 from torch import Tensor
 
-from flashmetric import _ops, functional
+from flashmetric import functional
+from flashmetric._compat import is_compiling
 from flashmetric.compat._peer import like
+from flashmetric.losses.triplet import known_triplet_loss
 
 from ._indices import triplets_of
+from ._known import Words, keep, known, reducer_words, words_of
 from ._loss import Call, FusedLoss, reduced
 from ._metric import (
     Batch,
@@ -20,15 +24,16 @@ from ._metric import (
     distance_of,
     keeps_stats,
     n_triplets,
-    passes_on,
     reduction_of,
 )
-from ._mined import Mined
+from ._mined import Mined, Ruling
 
 __all__ = ["MarginLoss", "TripletMarginLoss"]
 
 FM: Any = functional  # called with options from dictionaries, which overloads cannot follow
 Rule = dict[str, Any]
+# The options of a TripletMarginLoss that a call of mined triplets depends on.
+_WORDS = itemgetter("margin", "swap", "smooth_loss", "embedding_regularizer", "collect_stats")
 
 
 class _OfTriplets(FusedLoss):
@@ -101,28 +106,50 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
         ref_emb: Any = None,
         ref_labels: Any = None,
     ) -> Any:
-        """The peer's; of what a miner was asked without its preparations and its reducer."""
-        loss = None
-        alone = ref_emb is None and ref_labels is None
+        """The peer's; of what a miner was asked, by what the call before it meant."""
+        words = None
+        alone = ref_emb is None and ref_labels is None and not is_compiling()
         if alone and type(indices_tuple) is Mined and type(self) is TripletMarginLoss:
-            loss = self._of_mined(embeddings, labels, indices_tuple)
-        if loss is not None:
-            return loss
-        return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+            words = self._all_words()
+            meant = known(self, words)
+            if meant is not None and self._means(meant[0], embeddings, labels, indices_tuple):
+                loss = meant[1].loss(embeddings, labels)
+                if loss is not None:
+                    return like(loss, embeddings)
+        loss = super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        if words is not None:
+            self._keep(words, embeddings, labels, indices_tuple)
+        return loss
 
-    def _of_mined(self, embeddings: Tensor, labels: Any, indices: Mined) -> Tensor | None:
-        """None where there is more to do."""
-        recipe, metric = indices.recipe, self.metric()
+    def _all_words(self) -> Words | None:
+        reducer = reducer_words(self)
+        options = None if reducer is None else words_of(self, _WORDS)
+        return None if reducer is None or options is None else reducer + options
+
+    def _means(self, ruling: Ruling, embeddings: Tensor, labels: Any, indices: Mined) -> bool:
+        """Whether the batch was mined by that ruling among its own rows."""
+        recipe = indices.recipe
         own = recipe.labels is labels and recipe.ref_labels is labels
-        extra = self.embedding_regularizer is not None or keeps_stats(self)
-        if not own or extra or keeps_stats(self.distance) or not passes_on(self.reducer):
-            return None
-        reason = _ops.why_not_fused(embeddings.device, self.kernel_of(indices))
-        if reason or not isinstance(metric, Metric):
-            return None
-        call = Call(metric, embeddings, labels, indices, embeddings, labels)
-        loss = self._by_rule(call, self._rule(call))
-        return None if loss is None else like(loss, embeddings)
+        return own and recipe.ruling is ruling and recipe.is_of(embeddings, embeddings)
+
+    def _keep(self, words: Words, embeddings: Tensor, labels: Any, indices: Mined) -> None:
+        """A call that comes to no more than a loss of ours, in the dtype of its rows."""
+        ruling, metric = indices.recipe.ruling, self.metric()
+        reduction = reduction_of(self.reducer, self.name)
+        stats = any(keeps_stats(part) for part in (self, self.distance, self.reducer))
+        extra = self.swap or stats or self.embedding_regularizer is not None
+        same = ruling.metric == metric and ruling.metric.first is None
+        if extra or not same or reduction not in ("mean", "mean_active", "sum"):
+            return
+        if ruling.rule == {"mining": "hard"} and self._means(ruling, embeddings, labels, indices):
+            options = self._options(ruling.metric, reduction)
+            call = known_triplet_loss(embeddings, labels, **ruling.rule, **options)
+            if call is not None:
+                keep(self, words, (ruling, call))
+
+    def _options(self, metric: Metric, reduction: str) -> Rule:
+        options = {"margin": self.margin, "soft_margin": self.smooth_loss, "reduction": reduction}
+        return {**options, **metric.options()}
 
     def kernel_of(self, indices: Any) -> str:
         if isinstance(indices, Mined):
@@ -142,14 +169,8 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
         if reduction == "mean" and not one_each and rule["mining"] != "all":
             return None
         ask = "sum" if reduction == "mean" and not one_each else reduction
-        loss: Tensor = FM.triplet_loss(
-            **batch._asdict(),
-            **rule,
-            margin=self.margin,
-            soft_margin=self.smooth_loss,
-            reduction=ask,
-            **call.metric.options(),
-        )
+        options = self._options(call.metric, ask)
+        loss: Tensor = FM.triplet_loss(**batch._asdict(), **rule, **options)
         return loss if ask == reduction else loss / n_triplets(batch).clamp(min=1)
 
     def of_triplets(self, call: Call, triplets: Any) -> dict[str, Any]:
