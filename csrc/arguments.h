@@ -236,14 +236,12 @@ fm::PairwiseProblem read_pairwise(Arguments& in) {
   read_rows(p, p.y, &p.x, in);
   if (backward) {
     const TensorView cotangent = in;
-    p.cotangent = cotangent.data;
-    p.cotangent_row_stride = cotangent.stride[0];
-    p.cotangent_col_stride = cotangent.stride[1];
+    p.cotangent = {cotangent.data, cotangent.stride[0], cotangent.stride[1]};
   }
   read_metric(p, in);
   if (backward) {
     p.swapped = in;
-    p.mirrored = in;
+    p.cotangent.mirrored = in;
   }
   p.out = in;
   return p;

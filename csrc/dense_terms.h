@@ -23,6 +23,17 @@ constexpr int kSegment = 32;
 // loses at most sqrt(8) < 3 times what the difference itself would.
 constexpr double kNear = 0.125;
 
+// And pairs whose h, half of d^2 in a frame of rows up to 2, is below this: products of features,
+// or of their bfloat16 parts, may vanish below 2^-126, which is 2^-46 of it.
+constexpr double kVanishing = 0x1p-80;
+
+// The h up to which pairs are near; `lengths`: the sum of the h of both rows with the origin.
+template <class Real>
+FM_HD Real near_limit(Real lengths) {
+  const Real part = lengths * static_cast<Real>(kNear);
+  return part > static_cast<Real>(kVanishing) ? part : static_cast<Real>(kVanishing);
+}
+
 // The number of an anchor: its own, or that of all.
 FM_HD double number_of(int64_t anchor, const double* values, int64_t stride, double number) {
   return values == nullptr ? number : values[anchor * stride];

@@ -131,6 +131,13 @@ struct TripletProblem {
   int threads = 1;
 };
 
+// Those of all distances, of dtype.
+struct PairCotangents {
+  const void* data = nullptr;  // [n_query, n_ref]
+  int64_t row_stride = 0, col_stride = 0;
+  bool mirrored = false;  // the references are the queries: add that of (j, i) to that of (i, j)
+};
+
 // A loss over all triplets, or over all pairs, of a batch.
 struct DenseProblem : Comparison {
   std::string_view loss, reduction;
@@ -152,6 +159,7 @@ struct DenseProblem : Comparison {
   const double* weights = nullptr;  // [n_query], null = 1
   const void* cotangent = nullptr;  // [n_query] by cotangent_stride, of dtype; null = 1
   int64_t cotangent_stride = 0;
+  PairCotangents pairs;     // no loss, but the gradient of all distances
   void* out = nullptr;      // out: [n_query] for "none", else one number
   void* grad[2] = {};       // out: of queries and references, null = not wanted
   double* stats = nullptr;  // out [7], null = not wanted
@@ -183,11 +191,9 @@ struct PairwiseProblem {
   DType dtype = DType::float32;
   int64_t dim = 0;
   Rows x, y;
-  bool swapped = false;             // y are the queries; backward only
-  bool mirrored = false;            // y are the rows x as well; backward only
-  const void* cotangent = nullptr;  // [x.n, y.n], backward only
-  int64_t cotangent_row_stride = 0, cotangent_col_stride = 0;
-  void* out = nullptr;  // forward: [x.n, y.n]; backward: += gradient of x, [x.n, dim]
+  bool swapped = false;      // y are the queries; backward only
+  PairCotangents cotangent;  // backward only
+  void* out = nullptr;       // forward: [x.n, y.n]; backward: += gradient of x, [x.n, dim]
   Workspace workspace;
   int threads = 1;
 };

@@ -80,7 +80,7 @@ struct BlockMeasure {
         const Vec<T> x = lengths - sums[r][v];
         store(h + r * kBlock + v * kWidth<T>, x);
         if (difference) {
-          near |= le_bits(x, lengths * static_cast<T>(kNear));
+          near |= le_bits(x, near_limits<T>(lengths));
         }
       }
     }
@@ -100,9 +100,7 @@ struct BlockMeasure {
           h = static_cast<T>(kNoNegative);
           continue;
         }
-        if (!difference || h > (half[j + lane] + half[row]) * static_cast<T>(kNear)) {
-          continue;
-        }
+        if (!difference || h > near_limit(half[j + lane] + half[row])) continue;
         if (slot.n_near >= kNearCapacity) {
           slot.n_near = kNearCapacity + 1;
           return;

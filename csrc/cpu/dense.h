@@ -40,8 +40,15 @@ struct DenseRows {
   // Anchors i .. i + kGroup - 1 of the sorted order; their coefficients go to `c`.
   inline void visit(int64_t i, T* c, uint32_t* near, RowScratch<T>& scratch) const {
     const int64_t stride = state.stride;
-    fill_rows(key, state.query, state.references(problem), problem.dim, i, kGroup, scratch.h,
-              stride);
+    bool wanted = true;
+    if constexpr (std::is_same_v<Rule, GivenSlopes>) {
+      const int64_t left = state.query.n - i;
+      Rule::read(problem, i, left < kGroup ? left : kGroup, c, stride);
+      wanted = key.form == Form::difference;  // the slopes of others are the same for all
+    }
+    if (wanted)
+      fill_rows(key, state.query, state.references(problem), problem.dim, i, kGroup, scratch.h,
+                stride);
     for (int64_t r = 0; r < kGroup && i + r < state.query.n; ++r) {
       RowScratch<T> own = scratch;
       own.h += r * stride;
@@ -54,7 +61,7 @@ struct DenseRows {
     const DenseSet<T>& ref = state.references(problem);
     const double energy = key.relative ? state.query.rows.clamped_energy(state.order.query[i]) : 1;
     const Scale<T, curve> scale(key, static_cast<double>(state.frame.unit), energy);
-    for (int64_t j = 0; j < state.stride; ++j) c[j] = 0;
+    for (int64_t j = 0; j < state.stride && !std::is_same_v<Rule, GivenSlopes>; ++j) c[j] = 0;
     DenseRow<T, curve> row{state.query,
                            ref,
                            key,
@@ -84,6 +91,8 @@ struct DenseRows {
     totals = RowTotals{};
     if constexpr (std::is_same_v<Rule, SemiHardPairs>) {
       SemiHardTerms<T, curve>(problem, row, state.order, factors, scratch).add(totals);
+    } else if constexpr (std::is_same_v<Rule, GivenSlopes>) {
+      Rule::row(row, near);
     } else {
       split(row, scratch);
       Rule::row(problem, row, factors, problem.stats != nullptr, totals);
@@ -109,7 +118,7 @@ struct DenseRows {
       uint32_t bits = 0;
       for (int64_t j = word * 32; j < word * 32 + 32 && difference; j += kWidth<T>) {
         const Vec<T> lengths = load(row.ref.half + j) + state.query.half[i];
-        bits |= le_bits(load(h + j), lengths * T(kNear)) << (j % 32);
+        bits |= le_bits(load(h + j), near_limits<T>(lengths)) << (j % 32);
       }
       if (every) bits = ~0u;
       bits |= state.irregular_bits[word];

@@ -87,7 +87,8 @@ struct DenseGradient {
       T* row = c + r * state.stride;
       T* aside = scratch.h + r * state.stride;
       each_near(near + r * (state.stride / 32), state.stride / 32, [&](int64_t j) {
-        add_pair(0, i + r, j, static_cast<double>(row[j]));
+        if (row[j] != T(0))
+          add_pair(0, i + r, j, static_cast<double>(row[j]) * near_slope(i + r, j));
         aside[j] = row[j];
         row[j] = 0;
       });
@@ -145,6 +146,14 @@ struct DenseGradient {
     T* out = static_cast<T*>(problem.grad[side]) + row * problem.dim;
     if (touched) through_norm(key, set.rows, row, problem.dim, buffer);
     for (int64_t k = 0; k < problem.dim; ++k) out[k] = static_cast<T>(buffer[k]);
+  }
+
+  // Of distances with cotangents of their own, whose coefficients lack it where pairs are near.
+  FM_INLINE double near_slope(int64_t i, int64_t j) const {
+    if (problem.pairs.data == nullptr) return 1;
+    const DenseSet<T>& ref = state.references(problem);
+    return key.slope(
+        pair_key(key, state.query.rows, state.query.order[i], ref.rows, ref.order[j], problem.dim));
   }
 
   // One pair by difference: own row of `side`, other row of the other side.

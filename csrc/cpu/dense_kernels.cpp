@@ -67,6 +67,11 @@ void visit_semihard(DenseProblem& problem, Names names) {
   dense_loss<float, Curve::square_root, SemiHardPairs>(key, problem, names.dense_reduction);
 }
 
+template <Curve curve>
+void gradient_of_all(KeyForm key, DenseProblem& problem) {
+  dense_loss<float, curve, GivenSlopes>(key, problem, DenseReduction::sum);
+}
+
 void count_call(bool by_blocks) {
   __atomic_fetch_add(&call_counters.dense, int64_t{1}, __ATOMIC_RELAXED);
   __atomic_fetch_add(&call_counters.dense_blocks, int64_t{by_blocks}, __ATOMIC_RELAXED);
@@ -82,6 +87,30 @@ void visit_rows(DenseProblem& problem, Names names) {
 }
 
 }  // namespace
+
+// False, and nothing done, where pairs are taken one by one (pairwise.h).
+bool pairwise_by_products(PairwiseProblem& problem, KeyForm key) {
+  if (problem.dtype != DType::float32 || by_pairs(key)) return false;
+  DenseProblem all;
+  all.normalize = problem.normalize;
+  all.dim = problem.dim;
+  all.query = problem.x;
+  all.ref = problem.y;
+  all.labels.relation = Relation::multi_hot;  // without classes nothing is sorted
+  all.pairs = problem.cotangent;
+  float none = 0;
+  all.out = &none;
+  all.grad[0] = problem.out;
+  all.workspace = problem.workspace;
+  all.threads = problem.threads;
+  if (key.curve() == Curve::linear) {
+    gradient_of_all<Curve::linear>(key, all);
+  } else {
+    gradient_of_all<Curve::square_root>(key, all);
+  }
+  problem.workspace = all.workspace;
+  return true;
+}
 
 void dense_entry(DenseProblem& problem, Names names) {
   const bool by_blocks = suits_blocks(problem, names);

@@ -98,4 +98,49 @@ struct Contrastive {
   }
 };
 
+// No loss: every pair has a cotangent of its own (pairwise.h).
+struct GivenSlopes {
+  static constexpr bool of_pairs = false;
+  static constexpr bool online = false;
+
+  // The cotangents of some rows from `first` on.
+  template <class T>
+  FM_NOINLINE static void read(const DenseProblem& problem, int64_t first, int64_t rows,
+                               T* c /*[rows][stride]*/, int64_t stride) {
+    constexpr int64_t step = 16;  // columns whose lines stay in the L1 cache
+    const PairCotangents& from = problem.pairs;
+    const T* row = static_cast<const T*>(from.data) + first * from.row_stride;
+    const T* column = static_cast<const T*>(from.data) + first * from.col_stride;
+    for (int64_t begin = 0; begin < stride; begin += step) {
+      const int64_t end = begin + step < problem.ref.n ? begin + step : problem.ref.n;
+      for (int64_t r = 0; r < rows; ++r) {
+        T* to = c + r * stride;
+        for (int64_t j = begin; j < begin + step; ++j) to[j] = 0;
+        for (int64_t j = begin; j < end; ++j) {
+          to[j] = row[r * from.row_stride + j * from.col_stride];
+          if (from.mirrored) to[j] += column[j * from.row_stride + r * from.col_stride];
+        }
+      }
+    }
+  }
+
+  // Cotangents become coefficients; one that is 0 adds nothing, whatever the rows of its pair are.
+  // Those of near pairs stay: DenseGradient multiplies them by a slope in float64.
+  template <class T, Curve curve>
+  static void row(const DenseRow<T, curve>& row, const uint32_t* near) {
+    for (int64_t word = 0; word < row.ref.padded() / 32; ++word) {
+      T* c = row.coefficient + word * 32;
+      T given[32];
+      std::memcpy(given, c, sizeof given);
+      for (int j = 0; j < 32; j += kWidth<T>) {
+        const Vec<T> slope = row.scale.slopes(row.scale.distances(load(row.h + word * 32 + j)));
+        store(c + j, load(c + j) == T(0) ? Vec<T>{} : load(c + j) * slope);
+      }
+      for (uint32_t bits = near[word]; bits != 0; bits &= bits - 1) {
+        c[__builtin_ctz(bits)] = given[__builtin_ctz(bits)];
+      }
+    }
+  }
+};
+
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

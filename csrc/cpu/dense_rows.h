@@ -26,6 +26,11 @@ struct DenseSet {
   FM_INLINE int64_t padded() const { return blocks_of(n) * kBlock; }
 };
 
+template <class T>
+FM_INLINE Vec<T> near_limits(Vec<T> lengths) {
+  return larger<T>(lengths * static_cast<T>(kNear), broadcast(static_cast<T>(kVanishing)));
+}
+
 FM_INLINE int64_t panels_of(int64_t dim, int cols) { return (dim + cols - 1) / cols; }
 
 template <class T>
@@ -74,7 +79,8 @@ template <class T>
 inline void pack_dense_block(KeyForm key, const Frame<T>& frame, int64_t dim, int64_t block,
                              bool segmented, const DenseSet<T>& set) {
   constexpr int width = kWidth<T>;
-  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms(), key.relative};
+  const RowMap<T> map{frame.centre, frame.unit, key.needs_norms(), key.relative,
+                      key.equally_long()};
   const auto unit = static_cast<double>(frame.unit);
   for (int group = 0; group < kBlock; group += width) {
     PackedRow<T> row[width];

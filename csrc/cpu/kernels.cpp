@@ -14,7 +14,9 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
-void dense_entry(DenseProblem& problem, Names names);  // dense_kernels.cpp
+// dense_kernels.cpp
+void dense_entry(DenseProblem& problem, Names names);
+bool pairwise_by_products(PairwiseProblem& problem, KeyForm key);
 
 namespace {
 
@@ -70,8 +72,12 @@ void pairwise_entry(PairwiseProblem& problem, Names names) {
 }
 
 void pairwise_backward_entry(PairwiseProblem& problem, Names names) {
-  visit(problem,
-        [&](auto scalar) { pairwise_gradient<decltype(scalar)>(key_of(problem, names), problem); });
+  const KeyForm key = key_of(problem, names);
+  if (!pairwise_by_products(problem, key)) {
+    visit(problem, [&](auto scalar) { pairwise_gradient<decltype(scalar)>(key, problem); });
+  }
+  if (problem.workspace.data == nullptr) return;
+  __atomic_fetch_add(&call_counters.pairwise_backward, int64_t{1}, __ATOMIC_RELAXED);
 }
 
 }  // namespace

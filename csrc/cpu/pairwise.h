@@ -5,7 +5,7 @@
 // Numerics: differences, never the expansion: the inner operation of the tile is (x - y)^2, or that
 // of the distance. Sums run over 16 features in registers and are then added to a running total, so
 // that rounding grows with 16 + dim / 16, not with dim. The gradient computes keys and sums in
-// float64 (gradient_row.h).
+// float64 (gradient_row.h), or, of float32 rows whose keys are of products, as dense losses do.
 #pragma once
 
 #include "../arena.h"
@@ -102,7 +102,8 @@ struct PairwiseTile {
   const PairwiseSet<T>& y;
   KeyForm key;
   int64_t dim;
-  T* out;  // [x.n, y.n]
+  T* out;         // [x.n, y.n]
+  bool mirrored;  // y are the rows x: the distances of (j, i) are those of (i, j), to the bit
 
   // A block of x against a block of y.
   inline void visit_blocks(int64_t x_begin, int64_t y_begin) const {
@@ -115,21 +116,42 @@ struct PairwiseTile {
         PairSums<T> sums = {};
         add_pairs(inner_of(key), static_cast<T>(key.power),
                   {rows + (i - x_begin), cols + (j - y_begin), nullptr, nullptr, dim}, sums);
-        visit_by_index(Distances{}, key.distance,
-                       [&](auto distance) { write<decltype(distance)>(sums, i, x_end, j, y_end); });
+        const int n_rows = static_cast<int>(x_end - i < kTileRows ? x_end - i : kTileRows);
+        const int n_cols = static_cast<int>(y_end - j < kTileCols<T> ? y_end - j : kTileCols<T>);
+        turn_into_distances(i, n_rows, j, n_cols, sums);
+        write(sums, i, n_rows, j, n_cols, x_begin != y_begin);
       }
     }
   }
 
  private:
-  template <class Distance>
-  FM_NOINLINE void write(const PairSums<T>& sums, int64_t i, int64_t i_end, int64_t j,
-                         int64_t j_end) const {
-    for (int64_t r = 0; r < kTileRows && i + r < i_end; ++r) {
-      for (int64_t c = 0; c < kTileCols<T> && j + c < j_end; ++c) {
-        const double pair = key_of_sum(static_cast<double>(sums[r][c]), i + r, j + c);
-        out[(i + r) * y.n + j + c] = static_cast<T>(Distance::value(pair, key.power));
+  FM_NOINLINE void turn_into_distances(int64_t i, int n_rows, int64_t j, int n_cols,
+                                       PairSums<T>& sums) const {
+    if (key.form == Form::difference && !key.relative) {  // the sum, or its root
+      for (int r = 0; r < n_rows && key.curve() == Curve::square_root; ++r) {
+        for (int c = 0; c < kTileCols<T>; c += kWidth<T>) {
+          store(sums[r] + c, square_roots(load(sums[r] + c)));
+        }
       }
+      return;
+    }
+    visit_by_index(Distances{}, key.distance, [&](auto distance) {
+      for (int r = 0; r < n_rows; ++r) {
+        for (int c = 0; c < n_cols; ++c) {
+          const double pair = key_of_sum(static_cast<double>(sums[r][c]), i + r, j + c);
+          sums[r][c] = static_cast<T>(decltype(distance)::value(pair, key.power));
+        }
+      }
+    });
+  }
+
+  FM_INLINE void write(const PairSums<T>& distance, int64_t i, int n_rows, int64_t j, int n_cols,
+                       bool other_block) const {
+    for (int r = 0; r < n_rows; ++r) {
+      for (int c = 0; c < n_cols; ++c) out[(i + r) * y.n + j + c] = distance[r][c];
+    }
+    for (int c = 0; c < n_cols && mirrored && other_block; ++c) {
+      for (int r = 0; r < n_rows; ++r) out[(j + c) * y.n + i + r] = distance[r][c];
     }
   }
 
@@ -163,11 +185,15 @@ inline void pairwise_forward(KeyForm key, PairwiseProblem& problem) {
   const int threads = pairwise_threads(problem);
   measure_and_pack(key, problem.dim, threads, x);
   measure_and_pack(key, problem.dim, threads, y);
-  const PairwiseTile<T> tile{x, y, key, problem.dim, static_cast<T*>(problem.out)};
+  const bool mirrored = !key.relative && problem.x.data == problem.y.data && x.n == y.n &&
+                        problem.x.stride == problem.y.stride;
+  const PairwiseTile<T> tile{x, y, key, problem.dim, static_cast<T*>(problem.out), mirrored};
   const int64_t y_blocks = (y.n + kBlock - 1) / kBlock;
   const int64_t x_blocks = (x.n + kBlock - 1) / kBlock;
   parallel_tasks(threads, x_blocks * y_blocks, [&](int64_t task, int) {
-    tile.visit_blocks(task / y_blocks * kBlock, task % y_blocks * kBlock);
+    const int64_t row = task / y_blocks;
+    const int64_t col = task % y_blocks;
+    if (!mirrored || row <= col) tile.visit_blocks(row * kBlock, col * kBlock);
   });
   __atomic_fetch_add(&call_counters.pairwise, int64_t{1}, __ATOMIC_RELAXED);
 }
@@ -189,10 +215,10 @@ inline void pairwise_gradient(KeyForm key, PairwiseProblem& problem) {
   const int threads = pairwise_threads(problem);
   measure_and_pack(key, problem.dim, threads, x);
   measure_and_pack(key, problem.dim, threads, y);
-  const auto* cotangent = static_cast<const T*>(problem.cotangent);
+  const PairCotangents& given = problem.cotangent;
+  const auto* cotangent = static_cast<const T*>(given.data);
   const auto factor = [&](int64_t i, int64_t j) {
-    return static_cast<double>(
-        cotangent[i * problem.cotangent_row_stride + j * problem.cotangent_col_stride]);
+    return static_cast<double>(cotangent[i * given.row_stride + j * given.col_stride]);
   };
   parallel_ranges(threads, x.n, 8, [&](int64_t begin, int64_t end, int thread) {
     GradientRow<T> gradient(key, problem.dim, buffer + thread * problem.dim);
@@ -200,9 +226,9 @@ inline void pairwise_gradient(KeyForm key, PairwiseProblem& problem) {
       gradient.start(x.rows, i);
       for (int64_t j = 0; j < y.n; ++j) {
         double weight = factor(i, j);
-        if (problem.mirrored && key.relative) {  // whose slope is constant, but not symmetric
+        if (given.mirrored && key.relative) {  // whose slope is constant, but not symmetric
           gradient.add(y.rows, j, factor(j, i) * key.slope(1), false);
-        } else if (problem.mirrored) {
+        } else if (given.mirrored) {
           weight += factor(j, i);
         }
         if (weight == 0) continue;
@@ -212,7 +238,6 @@ inline void pairwise_gradient(KeyForm key, PairwiseProblem& problem) {
       gradient.finish(static_cast<T*>(problem.out) + i * problem.dim, true);
     }
   });
-  __atomic_fetch_add(&call_counters.pairwise_backward, int64_t{1}, __ATOMIC_RELAXED);
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

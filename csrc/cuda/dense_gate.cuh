@@ -107,11 +107,11 @@ struct WordGate {
     const float lengths = half + bound.half;
     if constexpr (kWide<H>) {
       // Exact: the unit is a power of two.
-      return difference ? static_cast<double>(lengths) * kNear * unit : -never;
+      return difference ? near_limit(static_cast<double>(lengths)) * unit : -never;
     } else {
       const float sum = base + bound.slack;
       const float limit = sum + ::fabsf(sum) * static_cast<float>(16 * Precision<float>::roundoff);
-      const float close = difference ? lengths * static_cast<float>(kNear) : limit;
+      const float close = difference ? near_limit(lengths) : limit;
       return limit > close ? limit : close;
     }
   }

@@ -100,7 +100,7 @@ struct DenseRow {
     const float lengths = state.rows[0].half[i] + state.rows[1].half[j];
     double h = static_cast<double>(slot[j].h);
     if constexpr (kWide<H>) h = scale.half(h);
-    return h <= static_cast<double>(lengths) * kNear;
+    return h <= near_limit(static_cast<double>(lengths));
   }
 
   // The words that split has left open, each read while the one before is looked at.

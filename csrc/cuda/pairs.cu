@@ -48,13 +48,13 @@ PairwiseState pairwise_state(const PairwiseProblem& problem, const Names& names)
   state.x = any_rows(problem.x, problem.dtype);
   state.y = any_rows(problem.y, problem.dtype);
   state.swapped = problem.swapped;
-  state.mirrored = problem.mirrored;
+  state.mirrored = problem.cotangent.mirrored;
   visit_by_index(Distances{}, names.distance, [&](auto policy) {
     state.constant_slope = decltype(policy)::curve == Curve::linear;
   });
-  state.cotangent = problem.cotangent;
-  state.row_stride = problem.cotangent_row_stride;
-  state.col_stride = problem.cotangent_col_stride;
+  state.cotangent = problem.cotangent.data;
+  state.row_stride = problem.cotangent.row_stride;
+  state.col_stride = problem.cotangent.col_stride;
   state.out = problem.out;
   return state;
 }
