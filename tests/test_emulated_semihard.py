@@ -94,6 +94,30 @@ def test_rows_that_tiles_hardly_rank(run, kind):
     assert_beside_float64(NAME, batch(NAME, 60, 9, kind=kind, reduction="none"), run)
 
 
+def test_anchors_that_tiles_cannot_rank(run):
+    """Too long, or all too short: their positives are those of any other row."""
+    sample = batch(NAME, 60, 9, reduction="none")
+    rows = sample.tensors["embeddings"]
+    one, other = (sample.options["labels"] == 0).nonzero()[:2, 0].tolist()
+    long = rows.clone()
+    long[one] *= 1e37
+    long[other] = -long[one]
+    assert_beside_float64(NAME, sample.with_tensors(embeddings=long), run)
+    short = sample.with_tensors(embeddings=rows * 1e-33)
+    assert_beside_float64(NAME, short, run)
+    assert_beside_float64(NAME, with_references(short, 90), run)
+
+
+def test_anchors_without_a_number(on_the_gpu):
+    sample = batch(NAME, 60, 9, reduction="none")
+    rows = sample.tensors["embeddings"].clone()
+    rows[3, 0] = torch.nan
+    sample = sample.with_tensors(embeddings=rows)
+    with on_the_gpu():
+        ours = OP[NAME].run(sample)
+    torch.testing.assert_close(ours, OP[NAME].run(sample), equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(run, dtype):
     """Rows of bfloat16 need no second half, unless a centre moves them."""

@@ -34,7 +34,6 @@ __device__ inline void write_padding(const MineState& state, const RankedSet& se
   const float never = __int_as_float(0x7F800000);
   write_start(set, position, state.split ? 0 : state.farthest[kNegative] ? never : -never);
   set.shift[position] = never;
-  set.run_begin[position] = set.run_end[position] = 0;
 }
 
 // Rounds to bfloat16; leaves what that lost.
@@ -265,7 +264,10 @@ __global__ void __launch_bounds__(kPackThreads, 3)
   const unsigned long long cursor = state.tally->cursor;
   const auto total = static_cast<int64_t>(side == 0 ? cursor >> 32 : cursor & 0xFFFFFFFFULL);
   if (i >= total && i < set.padded) {
-    if (leads) set.order[i] = -1;
+    if (leads) {
+      set.order[i] = -1;
+      set.run_begin[i] = set.run_end[i] = 0;
+    }
     write_padding(state, set, i, state.products().stored());
   }
   if (threadIdx.x == 0) frame = frame_of(state, state.is_whole());
