@@ -12,6 +12,7 @@ from torch.autograd import Function
 
 __all__ = [
     "apply_of",
+    "certainly",
     "direct_apply_of",
     "functorch_is_active",
     "graph_is_kept",
@@ -56,6 +57,15 @@ def is_watched() -> bool:
         or _function_modes()
         or _profiler_enabled()
     )
+
+
+def certainly(condition: Any) -> bool:
+    """Whether it holds; False of sizes that torch.compile knows only when it runs."""
+    if not is_compiling():
+        return bool(condition)
+    from torch.fx.experimental.symbolic_shapes import guard_or_false  # of 0.3 s
+
+    return guard_or_false(condition)
 
 
 # Inside a backward: may the graph be asked again (retain_graph)? Unknown without the private name.

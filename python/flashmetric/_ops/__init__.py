@@ -21,6 +21,7 @@ formula (_autograd.py does): called directly they return constants.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -170,6 +171,22 @@ _ON_CUDA: dict[str, Callable[..., Any]] = {
 }
 _KERNELS = {"CPU": _ON_CPU, "CUDA": _ON_CUDA if cuda.WHY_NO_CUDA == "" else {}}
 
+
+def _untraced(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """For ops that torch.compile left out of its graphs: it does not look into them either. Until
+    somebody compiles, the import that this takes is not worth its second."""
+    hidden: list[Callable[..., Any]] = []
+
+    def run(*args: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return kernel(*args)
+        if not hidden:
+            hidden.append(torch.compiler.disable(lambda *given: kernel(*given)))
+        return hidden[0](*args)
+
+    return run
+
+
 _LIBRARY = torch.library.Library("flashmetric", "DEF")
 for _name, _schema in _SCHEMAS.items():
     _LIBRARY.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
@@ -178,7 +195,7 @@ for _name, _schema in _SCHEMAS.items():
     _LIBRARY.impl(_name, refuse_vmap, "FuncTorchBatched")
     for _device, _kernels in () if WHY_NO_KERNELS else _KERNELS.items():
         if _name in _kernels:
-            _LIBRARY.impl(_name, _kernels[_name], _device)
+            _LIBRARY.impl(_name, _untraced(_kernels[_name]), _device)
 
 apart = torch.ops.flashmetric.apart.default
 bounds = torch.ops.flashmetric.bounds.default

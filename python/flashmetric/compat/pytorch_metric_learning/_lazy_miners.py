@@ -16,7 +16,7 @@ from flashmetric.compat._peer import not_fused
 
 from ._known import are_usual, keep, known, words_of
 from ._metric import Metric, batch_of, keeps_stats, metric_of, record
-from ._mined import Mined, Recipe, Ruling
+from ._mined import Mined, Ruling, answer
 
 __all__ = ["BatchEasyHardMiner", "BatchHardMiner", "FusedMiner", "TripletMarginMiner"]
 
@@ -97,7 +97,7 @@ class _Lazy(FusedMiner):
             meant = known(self, words)
             if meant is not None and meant[0] == are_usual(embeddings, labels):
                 asked = embeddings, labels, embeddings, labels
-                self.__dict__["_last"] = output = Recipe(self, meant[1], asked).answer()
+                self.__dict__["_last"] = output = answer(self, meant[1], asked)
                 return output
         output = super().forward(embeddings, labels, ref_emb, ref_labels)  # type: ignore[misc]
         device = 0 if words is None else are_usual(embeddings, labels)
@@ -150,10 +150,9 @@ class _EasyHard(_Lazy):
             with torch.no_grad():
                 return super().mine(*asked)
         rule = self.rule()
-        recipe = Recipe(self, Ruling(metric, rule, [] if listed else [rule], self.length), asked)
-        output = recipe.answer()
+        output = answer(self, Ruling(metric, rule, [] if listed else [rule], self.length), asked)
         if self.collect_stats:
-            self._measure(metric, asked, recipe.found())
+            self._measure(metric, asked, tuple(output))
         return output
 
     def find(self, ruling: Ruling, *asked: Tensor) -> tuple[Tensor, ...]:
@@ -229,7 +228,7 @@ class TripletMarginMiner(_Lazy, _peer.TripletMarginMiner):
         sets = self.sets()
         # Both sets together are the triplets below a margin: a loss may know what to do with them.
         rule = sets[0] if len(sets) == 1 else {"below": self.margin}
-        return Recipe(self, Ruling(metric, rule, sets, 3), asked).answer()
+        return answer(self, Ruling(metric, rule, sets, 3), asked)
 
     def find(self, ruling: Ruling, *asked: Tensor) -> tuple[Tensor, ...]:
         return _triplets(ruling, *asked)

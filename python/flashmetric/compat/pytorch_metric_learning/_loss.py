@@ -9,9 +9,11 @@ from pytorch_metric_learning.utils import common_functions as _c_f
 from torch import Tensor
 
 from flashmetric import _ops
+from flashmetric._compat import is_compiling
 from flashmetric.compat._peer import like, not_fused
 
 from ._metric import Batch, Metric, batch_of, keeps_stats, metric_of, record
+from ._mined import Mined
 
 __all__ = ["Call", "FusedLoss", "reduced"]
 
@@ -70,6 +72,8 @@ class FusedLoss:
         self, embeddings: Tensor, labels: Any, indices_tuple: Any, ref_emb: Tensor, ref_labels: Any
     ) -> dict[str, Any]:
         """The sub-losses, for the reducer of the loss."""
+        if is_compiling() and isinstance(indices_tuple, Mined):
+            indices_tuple = indices_tuple.recipe.found_in_graph()
         metric = self.metric()
         if isinstance(metric, Metric):
             reason = _ops.why_not_fused(embeddings.device, self.kernel_of(indices_tuple))

@@ -10,7 +10,6 @@ a function of torch, gets the indices.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from flashmetric._compat import is_compiling
 
 from ._metric import Metric
 
-__all__ = ["Mined", "Recipe", "Ruling"]
+__all__ = ["Mined", "Recipe", "Ruling", "answer"]
 
 
 class Ruling(NamedTuple):
@@ -50,18 +49,12 @@ class Recipe:
         if ref_emb is not embeddings:
             refs, self._ref = ref_emb.detach(), weakref.ref(ref_emb)
         self._asked = (rows, self.labels, refs, self.ref_labels)
-        # torch.compile cannot wait. Tensors of torch.inference_mode have no versions: nothing would
-        # notice that they changed.
-        self._compiling = is_compiling()
+        self._versions: tuple[int, ...] | None = None
+        self._found: tuple[Tensor, ...] | None = None
         try:
-            self._versions = None if self._compiling else self._now()
-        except RuntimeError:
-            self._versions = None
-        self._found = _eagerly(miner, ruling, self._asked) if self._versions is None else None
-
-    def answer(self) -> tuple[Tensor, ...]:
-        """What the miner returns; nothing of it is found yet, if it can wait."""
-        return self.found() if self._compiling else Mined.of(self)
+            self._versions = self._now()
+        except RuntimeError:  # of torch.inference_mode: nothing would notice that they changed
+            self._found = miner.find(ruling, *self._asked)
 
     def _now(self) -> tuple[int, ...]:
         rows, labels, refs, ref_labels = self._asked
@@ -73,6 +66,14 @@ class Recipe:
         """Whether these are the rows that were mined, unchanged."""
         same = self._query() is embeddings and self._ref() is ref_emb
         return same and self._versions is not None and self._versions == self._now()
+
+    @torch.no_grad()
+    def found_in_graph(self) -> tuple[Tensor, ...]:
+        """The same for torch.compile, in whose graphs no versions can be compared."""
+        if self._found is not None:
+            return self._found
+        found: tuple[Tensor, ...] = self.miner.find(self.ruling, *self._asked)
+        return found
 
     @torch.no_grad()
     def found(self) -> tuple[Tensor, ...]:
@@ -89,41 +90,63 @@ class Recipe:
         return self._found
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _eagerly(miner: Any, ruling: Ruling, asked: tuple[Tensor, ...]) -> Any:
-    return miner.find(ruling, *asked)
+def answer(miner: Any, ruling: Ruling, asked: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a miner returns: nothing of it is found yet; torch.compile cannot wait."""
+    if is_compiling():
+        found: tuple[Tensor, ...] = miner.find(ruling, *asked)
+        return found
+    return Mined.of(Recipe(miner, ruling, asked))
+
+
+class _Index(Tensor):
+    """(T,) int64: one of the tensors of a mined tuple; T is known once it is read."""
+
+    recipe: Recipe
+    position: int
+
+    def read(self) -> Tensor:
+        return self.recipe.found()[self.position]
+
+    @classmethod
+    def __torch_function__(cls, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return function(*_read(args), **_read(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Any, _: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return function(*_read(args), **_read(kwargs or {}))
+
+
+def _read(arguments: Any) -> Any:
+    """Arguments of a function of torch with indices in the place of every `_Index`."""
+    if isinstance(arguments, _Index):
+        return arguments.read()
+    if isinstance(arguments, Mined):
+        return arguments.recipe.found()
+    if type(arguments) in (tuple, list):
+        return type(arguments)(_read(each) for each in arguments)
+    if type(arguments) is dict:
+        return {name: _read(each) for name, each in arguments.items()}
+    return arguments
 
 
 class Mined(tuple[Tensor, ...]):
-    """(anchor, positive, negative), or (anchor, positive, anchor, negative), with its recipe.
-
-    Whoever unpacks it gets the indices. Functions of torch look at the items of a tuple without
-    asking it: these are no tensors but say that the function is to be called with the indices.
-    """
+    """(anchor, positive, negative), or (anchor, positive, anchor, negative), with its recipe."""
 
     recipe: Recipe
 
-    def __new__(cls, items: Iterable[Tensor]) -> Any:
-        """Code that makes another tuple of the same type has read the items: of one without."""
-        return tuple(items)
-
     @staticmethod
     def of(recipe: Recipe) -> Mined:
-        mined = tuple.__new__(Mined, _UNREAD[: recipe.ruling.length])
+        base = _base(recipe.labels.device)
+        items = []
+        for position in range(recipe.ruling.length):
+            index = Tensor._make_subclass(_Index, base)
+            index.recipe, index.position = recipe, position
+            items.append(index)
+        mined = Mined(items)
         mined.recipe = recipe
         return mined
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.recipe.found())
-
-    def __getitem__(self, place: Any) -> Any:
-        return self.recipe.found()[place]
-
-    def __add__(self, others: Any) -> Any:
-        return self.recipe.found() + others
-
-    def __radd__(self, others: Any) -> Any:
-        return others + self.recipe.found()
 
     def __reduce__(self) -> Any:
         return tuple, (self.recipe.found(),)
@@ -135,23 +158,12 @@ class Mined(tuple[Tensor, ...]):
         return repr(self.recipe.found())
 
 
-class _Unread:
-    """An item of a tuple that nobody has read."""
-
-    @classmethod
-    def __torch_function__(cls, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return function(*_read(args), **_read(kwargs or {}))
-
-
-_UNREAD: Any = (_Unread(),) * 4
+def _base(device: torch.device) -> Tensor:
+    """An empty tensor there."""
+    base = _BASES.get(device)
+    if base is None:
+        base = _BASES[device] = torch.empty(0, dtype=torch.int64, device=device)
+    return base
 
 
-def _read(arguments: Any) -> Any:
-    """Arguments of a function of torch with indices in the place of every mined tuple."""
-    if isinstance(arguments, Mined):
-        return arguments.recipe.found()
-    if type(arguments) in (tuple, list):
-        return type(arguments)(_read(each) for each in arguments)
-    if type(arguments) is dict:
-        return {name: _read(each) for name, each in arguments.items()}
-    return arguments
+_BASES: dict[torch.device, Tensor] = {}

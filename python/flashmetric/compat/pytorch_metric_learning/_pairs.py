@@ -9,6 +9,7 @@ import torch
 from pytorch_metric_learning import losses as _peer
 
 from flashmetric import functional
+from flashmetric._compat import certainly
 
 from ._indices import pairs_of
 from ._loss import Call, FusedLoss, reduced
@@ -53,7 +54,7 @@ class _OfPairs(FusedLoss):
 
     def _listed(self, call: Call, pairs: Any, kind: str) -> dict[str, Any]:
         found: dict[str, Any] = {"losses": 0, "indices": pairs, "reduction_type": f"{kind}_pair"}
-        if pairs[0].shape[0] > 0:
+        if not certainly(pairs[0].shape[0] == 0):
             similar = torch.full_like(pairs[0], int(kind == "pos"))
             options = {**call.given(), **self._margins(call), "reduction": "none"}
             losses = FM.contrastive_pairs_loss(*pairs, similar, **options)

@@ -10,7 +10,7 @@ from pytorch_metric_learning import losses as _peer
 from torch import Tensor
 
 from flashmetric import functional
-from flashmetric._compat import is_compiling
+from flashmetric._compat import certainly, is_compiling
 from flashmetric.compat._peer import like
 from flashmetric.losses.triplet import known_triplet_loss
 
@@ -48,7 +48,7 @@ class _OfTriplets(FusedLoss):
         if ruled is not None and call.indices is None:
             call = call._replace(indices=FM.mine_triplets(**ruled[0]._asdict(), **ruled[1]))
         triplets = triplets_of(call, self.triplets_per_anchor)
-        if triplets[0].shape[0] == 0:
+        if certainly(triplets[0].shape[0] == 0):
             none: dict[str, Any] = self.zero_losses()
             return none
         return self.sub_losses(self.of_triplets(call, triplets))
