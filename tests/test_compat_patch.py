@@ -29,7 +29,8 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor]:
 def test_patch_and_unpatch():
     original = their_losses.TripletMarginLoss
     with flashmetric.patch("pytorch_metric_learning"):
-        flashmetric.patch("pytorch_metric_learning")
+        with flashmetric.patch("pytorch_metric_learning"):
+            pass
         assert their_losses.TripletMarginLoss is losses.TripletMarginLoss
         assert their_miners.BatchHardMiner is miners.BatchHardMiner
         rows, labels = _batch()
@@ -87,3 +88,12 @@ def test_a_peer_that_is_missing_or_of_another_version(monkeypatch):
     with pytest.warns(RuntimeWarning, match="tested with pytorch-metric-learning 2.9; got 2.10.1"):
         _peer.peer("pytorch_metric_learning", "pytorch-metric-learning", "2.9")
     _peer.peer("pytorch_metric_learning", "pytorch-metric-learning", "2.9")  # said once
+
+
+def test_a_fused_twin_has_parts_of_its_own():
+    loss = their_losses.TripletMarginLoss()
+    twin = flashmetric.fuse(loss)
+    twin.reducer = pml.reducers.SumReducer()
+    twin.register_forward_hook(lambda *_: None)
+    assert type(loss.reducer) is pml.reducers.AvgNonZeroReducer
+    assert not loss._forward_hooks

@@ -18,6 +18,8 @@ pytest.importorskip(
 
 from pytorch_metric_learning import losses as their_losses
 from pytorch_metric_learning import miners as their_miners
+from pytorch_metric_learning.losses import BaseMetricLossFunction
+from pytorch_metric_learning.miners import BaseMiner
 
 from flashmetric.compat.pytorch_metric_learning import distances, losses, miners, reducers
 
@@ -46,8 +48,8 @@ def test_a_repeated_call_goes_by_what_the_last_one_meant(options, monkeypatch):
     def refuse(*_: Any) -> None:
         pytest.fail("not by the road of calls that are not known")
 
-    monkeypatch.setattr(miners.BatchHardMiner, "mine", refuse)
-    monkeypatch.setattr(losses.TripletMarginLoss, "compute_loss", refuse)
+    monkeypatch.setattr(BaseMiner, "forward", refuse)
+    monkeypatch.setattr(BaseMetricLossFunction, "forward", refuse)
     after = loss(rows, labels, miner(rows, labels))
     assert torch.equal(before, after)
     (other,), (expected,) = (

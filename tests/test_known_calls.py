@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from error_inputs import BASE, LABELS
 from flashmetric import _C, TripletLoss
-from flashmetric.functional import triplet_loss
+from flashmetric.functional import mine_triplets, triplet_loss
 from op_errors import ERRORS
 from test_dispatcher import _Recorder
 
@@ -188,3 +189,30 @@ def test_a_module_profits():
     assert len(_table()._known) == 1
     assert torch.equal(loss(ROWS, LABELS), first)
     assert len(_table()._known) == 1
+
+
+def test_forward_mode_differentiation_is_refused_every_time():
+    rows = ROWS.clone()
+    for _ in range(3):
+        triplet_loss(rows, LABELS)
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+            triplet_loss(forward_ad.make_dual(rows, torch.ones_like(rows)), LABELS)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_of_torch_jit_is_refused():
+    """It would see outputs that nothing ever fills."""
+    triplet_loss(ROWS, LABELS)
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace is not supported"):
+        torch.jit.trace(triplet_loss, (ROWS, LABELS), check_trace=False)
+
+
+def test_torch_compile_does_not_look_into_kernels():
+    """pytest makes its warning an error: of a list, whose length breaks the graph by default."""
+
+    def mine(rows: torch.Tensor) -> Any:
+        return mine_triplets(rows, LABELS, mining="hard_all")
+
+    compiled, expected = torch.compile(mine, backend="aot_eager"), mine(ROWS)
+    for ours, theirs in zip(compiled(ROWS), expected, strict=True):
+        assert torch.equal(ours, theirs)

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 __all__ = [
+    "all_modules_are_hooked",
     "apply_of",
     "certainly",
     "direct_apply_of",
@@ -42,11 +43,13 @@ def _one() -> int:
 
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", _one)
 _function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", _one)
+_tracing_state: Callable[[], Any] = getattr(torch._C, "_get_tracing_state", _one)
 _profiler_enabled: Callable[[], bool] = getattr(torch.autograd, "_profiler_enabled", _always)
 
 
 def is_watched() -> bool:
-    """Does somebody (torch.compile, a transform, a mode, the profiler) want to see our ops?
+    """Does somebody (torch.compile, torch.jit, a transform, a mode, the profiler) want to see our
+    ops, or has forward-mode differentiation begun?
 
     A default device is a mode as well: under it, kernels must not ask torch for memory themselves.
     """
@@ -56,7 +59,15 @@ def is_watched() -> bool:
         or _dispatch_modes()
         or _function_modes()
         or _profiler_enabled()
+        or _tracing_state() is not None
+        or getattr(forward_ad, "_current_level", 0) >= 0
     )
+
+
+# Does somebody want to see the calls of all modules? Not False where there are such hooks.
+all_modules_are_hooked: Callable[[], Any] = getattr(
+    torch.nn.modules.module, "_has_any_global_hook", _always
+)
 
 
 def certainly(condition: Any) -> bool:

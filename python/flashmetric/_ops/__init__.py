@@ -68,6 +68,14 @@ def refuse_vmap(*_: Any, **__: Any) -> NoReturn:
     raise RuntimeError(message)
 
 
+def _refuse_trace(*_: Any, **__: Any) -> NoReturn:
+    message = (
+        "[flashmetric] torch.jit.trace is not supported: a trace would keep outputs that nothing "
+        "fills. Use torch.compile or torch.export."
+    )
+    raise RuntimeError(message)
+
+
 _COMPARISON = """
     Tensor query, Tensor? ref, Tensor labels, Tensor? ref_labels, Tensor? self_index"""
 _RULE = """
@@ -193,6 +201,7 @@ for _name, _schema in _SCHEMAS.items():
     torch.library.register_fake(f"flashmetric::{_name}", _FAKES[_name], lib=_LIBRARY)
     _LIBRARY.impl(_name, torch.library.fallthrough_kernel, "Autograd")
     _LIBRARY.impl(_name, refuse_vmap, "FuncTorchBatched")
+    _LIBRARY.impl(_name, _refuse_trace, "Tracer")
     for _device, _kernels in () if WHY_NO_KERNELS else _KERNELS.items():
         if _name in _kernels:
             _LIBRARY.impl(_name, _untraced(_kernels[_name]), _device)

@@ -18,10 +18,10 @@ _replaced: dict[str, list[tuple[Any, str, Any]]] = {}
 
 
 class _Patched:
-    """What `patch` returns: leaving it as a context manager undoes it."""
+    """What `patch` returns: leaving it as a context manager undoes what it did."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, first: bool) -> None:
+        self.name, self.first = name, first
 
     def __enter__(self) -> _Patched:
         return self
@@ -32,7 +32,8 @@ class _Patched:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        unpatch(self.name)
+        if self.first:
+            unpatch(self.name)
 
     def __repr__(self) -> str:
         return f"patch({self.name!r})"
@@ -57,7 +58,7 @@ def patch(name: str) -> _Patched:
         name: "pytorch_metric_learning" or "sentence_transformers".
 
     Returns:
-        A context manager whose end undoes it; it may be ignored.
+        A context manager whose end undoes it, if this call did it; it may be ignored.
 
     Raises:
         ValueError: another name.
@@ -72,12 +73,13 @@ def patch(name: str) -> _Patched:
         'flashmetric.compat.pytorch_metric_learning.losses'
     """
     ours = _ours(name)
-    if name not in _replaced:
+    first = name not in _replaced
+    if first:
         _replaced[name] = []
         for module, attribute, fused in ours.PATCHES:
             _replaced[name].append((module, attribute, getattr(module, attribute)))
             setattr(module, attribute, fused)
-    return _Patched(name)
+    return _Patched(name, first)
 
 
 def unpatch(name: str) -> None:

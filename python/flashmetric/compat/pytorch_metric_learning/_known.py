@@ -10,21 +10,22 @@ with those of the call before, which are mostly the same objects.
 from __future__ import annotations
 
 from operator import itemgetter
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
 
 from flashmetric import _ops
+from flashmetric._compat import all_modules_are_hooked
+
+from ._metric import is_hooked, is_touched
 
 __all__ = ["Words", "are_usual", "keep", "known", "reducer_words", "words_of"]
 
 Words = tuple[Any, ...]
 
-_DISTANCE = itemgetter("power", "p", "normalize_embeddings", "collect_stats")
-_HOOKS = itemgetter(
-    "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
-)
-_PLAIN = (str, bool, int, float, type(None), type)
+_DISTANCE = itemgetter("power", "p", "normalize_embeddings", "is_inverted", "collect_stats")
+_PLAIN = (str, bool, int, float, type(None), type, tuple, FunctionType)
 
 
 class Known:
@@ -44,29 +45,34 @@ def known(module: Any, words: Words | None) -> Any:
     kept = module.__dict__.get("_known")
     try:
         return kept.meaning if kept is not None and kept.words == words else None
-    except RuntimeError:  # a word became a tensor of several numbers
+    except (RuntimeError, ValueError):  # a word became an array of several numbers
         return None
 
 
 def keep(module: Any, words: Words | None, meaning: Any) -> None:
-    """Unless one of the words may change without becoming another object."""
-    if words is not None and all(isinstance(word, _PLAIN) for word in words):
-        module.__dict__["_known"] = Known(words, meaning)
+    """Unless a word may change without becoming another object, or a part is not what its class
+    says."""
+    parts = module, *module.__dict__["_modules"].values()
+    plain = words is not None and all(isinstance(word, _PLAIN) for word in words)
+    if plain and not any(is_touched(part) for part in parts if part is not None):
+        module.__dict__["_known"] = Known(words, meaning)  # type: ignore[arg-type]
 
 
-def words_of(module: Any, names: itemgetter[Any]) -> Words | None:
+def words_of(module: Any, names: itemgetter[Any], method: Any) -> Words | None:
     """Those of the options of these names and of the distance; None if one of them is a module.
 
-    How many attributes there are tells of those that somebody added, as statistics, or a method in
-    the place of that of the class.
+    The method, that of its class, and the names of all attributes tell of methods that somebody
+    replaced, and of statistics.
     """
     try:
         own = module.__dict__
         distance = own["_modules"]["distance"]
         options = distance.__dict__
+        if is_hooked(distance):
+            return None
         return (
-            *(type(distance), len(options), *_DISTANCE(options)),
-            *(len(own), *names(own)),
+            *(type(distance), tuple(options), *_DISTANCE(options)),
+            *(tuple(own), method, *names(own)),
         )
     except KeyError:
         return None
@@ -75,13 +81,13 @@ def words_of(module: Any, names: itemgetter[Any]) -> Words | None:
 def reducer_words(module: Any) -> Words | None:
     """Those of its reducer; None if it has parts, or somebody sees what it is given or returns."""
     reducer = module.__dict__["_modules"].get("reducer")
-    if reducer is None:
+    if reducer is None or is_hooked(reducer) or all_modules_are_hooked():
         return None
     options = reducer.__dict__
-    if options["_modules"] or any(_HOOKS(options)):
+    if options["_modules"]:
         return None
-    limits = options.get("low"), options.get("high")
-    return type(reducer), len(options), options.get("collect_stats"), *limits
+    limits = options.get("low"), options.get("high"), options.get("collect_stats")
+    return type(reducer), tuple(options), type(reducer).forward, *limits
 
 
 def are_usual(embeddings: Any, labels: Any) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from operator import itemgetter
 from typing import Any
 
@@ -15,7 +16,7 @@ from flashmetric._compat import is_compiling
 from flashmetric.compat._peer import not_fused
 
 from ._known import are_usual, keep, known, words_of
-from ._metric import Metric, batch_of, keeps_stats, metric_of, record
+from ._metric import Metric, batch_of, keeps_stats, labels_of, metric_of, record
 from ._mined import Mined, Ruling, answer
 
 __all__ = ["BatchEasyHardMiner", "BatchHardMiner", "FusedMiner", "TripletMarginMiner"]
@@ -93,16 +94,18 @@ class _Lazy(FusedMiner):
         words = None
         alone = ref_emb is None and ref_labels is None and not is_compiling()
         if alone and type(self) in _OURS:
-            words = words_of(self, self._words)
+            words = words_of(self, self._words, type(self).mine)
             meant = known(self, words)
             if meant is not None and meant[0] == are_usual(embeddings, labels):
                 asked = embeddings, labels, embeddings, labels
                 self.__dict__["_last"] = output = answer(self, meant[1], asked)
                 return output
-        output = super().forward(embeddings, labels, ref_emb, ref_labels)  # type: ignore[misc]
+        output = super().forward(  # type: ignore[misc]
+            embeddings, labels, ref_emb, labels_of(ref_emb, ref_labels, labels)
+        )
         device = 0 if words is None else are_usual(embeddings, labels)
         stats = keeps_stats(self) or keeps_stats(self.distance)
-        if device and type(output) is Mined and not stats:
+        if device and type(output) is Mined and output.recipe.miner is self and not stats:
             keep(self, words, (device, output.recipe.ruling))
         return output
 
@@ -150,7 +153,9 @@ class _EasyHard(_Lazy):
             with torch.no_grad():
                 return super().mine(*asked)
         rule = self.rule()
-        output = answer(self, Ruling(metric, rule, [] if listed else [rule], self.length), asked)
+        # The peer lists by the options of the miner, which may have others when it is read.
+        miner = copy.deepcopy(self) if listed and not is_compiling() else self
+        output = answer(miner, Ruling(metric, rule, [] if listed else [rule], self.length), asked)
         if self.collect_stats:
             self._measure(metric, asked, tuple(output))
         return output

@@ -12,7 +12,7 @@ from flashmetric import _ops
 from flashmetric._compat import is_compiling
 from flashmetric.compat._peer import like, not_fused
 
-from ._metric import Batch, Metric, batch_of, keeps_stats, metric_of, record
+from ._metric import Batch, Metric, batch_of, keeps_stats, labels_of, metric_of, record
 from ._mined import Mined
 
 __all__ = ["Call", "FusedLoss", "reduced"]
@@ -78,6 +78,7 @@ class FusedLoss:
         if isinstance(metric, Metric):
             reason = _ops.why_not_fused(embeddings.device, self.kernel_of(indices_tuple))
             metric = reason or metric
+        ref_labels = labels_of(ref_emb, ref_labels, labels)
         given = (embeddings, labels, indices_tuple, ref_emb, ref_labels)
         if isinstance(metric, str):
             not_fused(type(self).__name__, metric)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from pytorch_metric_learning.distances import (
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from flashmetric._compat import is_compiling
 from flashmetric._names import Distance
 from flashmetric.distances import Minkowski
 from flashmetric.losses import contrastive_pairs_loss
@@ -27,11 +29,15 @@ __all__ = [
     "Metric",
     "batch_of",
     "distance_of",
+    "is_hooked",
+    "is_touched",
     "keeps_stats",
+    "labels_of",
     "metric_of",
     "n_triplets",
     "record",
     "reduction_of",
+    "unusual",
 ]
 
 
@@ -79,6 +85,10 @@ def metric_of(distance: Any) -> Metric | str:
     kind = _KIND.get(type(distance))
     if kind is None:
         return f"distance {type(distance).__name__} has no kernel"
+    if not is_compiling() and is_touched(distance):
+        return f"{type(distance).__name__} has hooks or methods of its own"
+    if distance.is_inverted is not (kind in (CosineSimilarity, DotProductSimilarity)):
+        return f"is_inverted of {type(distance).__name__} was changed"
     asked = kind, distance.power, distance.p, distance.normalize_embeddings
     found = _METRICS.get(asked)
     if found is None:
@@ -105,6 +115,14 @@ def _metric_of(kind: type, power: float, given: float, divided: bool) -> Metric 
     return Metric(Minkowski(p), *rows)
 
 
+def unusual(*margins: Any) -> str:
+    """Why our kernels do not take these margins; "" if they do."""
+    for margin in margins:
+        if not isinstance(margin, (int, float)) or margin - margin != 0:
+            return "there is no kernel for a margin that is not a finite number"
+    return ""
+
+
 def distance_of(distance: Any) -> Metric | str:
     """The same for margins that are measured from a distance of 0."""
     metric = metric_of(distance)
@@ -123,6 +141,22 @@ def stands_for(ours: type) -> type:
     """Registers our subclass of a distance; a decorator."""
     _KIND[ours] = _KIND[ours.__mro__[1]]
     return ours
+
+
+_HOOKS = itemgetter(
+    "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
+)
+
+
+def is_hooked(module: Any) -> bool:
+    """Whether somebody wants to see what it is given or returns."""
+    return any(_HOOKS(module.__dict__))
+
+
+def is_touched(module: Any) -> bool:
+    """The same, or put something into the place of a method of its class."""
+    shadows = (callable(getattr(type(module), name, None)) for name in module.__dict__)
+    return is_hooked(module) or any(shadows)
 
 
 def keeps_stats(module: Any) -> bool:
@@ -159,11 +193,17 @@ class Batch(NamedTuple):
         return self.ref_embeddings is None or self.self_index is not None
 
 
+def labels_of(ref_emb: Any, ref_labels: Any, labels: Any) -> Any:
+    """Those of the references: of references without any, the peer takes those of the batch."""
+    return labels if ref_emb is not None and ref_labels is None else ref_labels
+
+
 def batch_of(
     metric: Metric, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor
 ) -> Batch:
     """A row is not compared with itself if the labels of both sides are one object, as in the peer:
     references that merely hold the same rows are others."""
+    ref_labels = labels_of(ref_emb, ref_labels, labels)
     own = ref_labels is labels
     rows = metric.rows(embeddings)
     if own and ref_emb is embeddings:

@@ -13,7 +13,7 @@ from flashmetric._compat import certainly
 
 from ._indices import pairs_of
 from ._loss import Call, FusedLoss, reduced
-from ._metric import Metric, distance_of, reduction_of
+from ._metric import Metric, distance_of, reduction_of, unusual
 
 __all__ = ["ContrastiveLoss", "SignalToNoiseRatioContrastiveLoss"]
 
@@ -25,7 +25,7 @@ class _OfPairs(FusedLoss):
     neg_margin: float
 
     def metric(self) -> Metric | str:
-        return distance_of(self.distance)
+        return unusual(self.pos_margin, self.neg_margin) or distance_of(self.distance)
 
     def kernel_of(self, indices: Any) -> str:
         return "dense" if indices is None else "paired"

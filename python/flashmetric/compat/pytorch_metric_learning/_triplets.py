@@ -25,6 +25,7 @@ from ._metric import (
     keeps_stats,
     n_triplets,
     reduction_of,
+    unusual,
 )
 from ._mined import Mined, Ruling
 
@@ -121,10 +122,16 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
             self._keep(words, embeddings, labels, indices_tuple)
         return loss
 
+    def metric(self) -> Metric | str:
+        return unusual(self.margin) or super().metric()
+
     def _all_words(self) -> Words | None:
         reducer = reducer_words(self)
-        options = None if reducer is None else words_of(self, _WORDS)
-        return None if reducer is None or options is None else reducer + options
+        options = None if reducer is None else words_of(self, _WORDS, type(self).compute_loss)
+        if reducer is None or options is None:
+            return None
+        # A tensor that equals a number may want a gradient.
+        return (*reducer, *options, type(self.__dict__["margin"]))
 
     def _means(self, ruling: Ruling, embeddings: Tensor, labels: Any, indices: Mined) -> bool:
         """Whether the batch was mined by that ruling among its own rows."""
@@ -148,7 +155,11 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
                 keep(self, words, (ruling, call))
 
     def _options(self, metric: Metric, reduction: str) -> Rule:
-        options = {"margin": self.margin, "soft_margin": self.smooth_loss, "reduction": reduction}
+        options = {
+            "margin": self.margin,
+            "soft_margin": bool(self.smooth_loss),
+            "reduction": reduction,
+        }
         return {**options, **metric.options()}
 
     def kernel_of(self, indices: Any) -> str:
@@ -178,8 +189,8 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
             *triplets,
             **call.given(),
             margin=self.margin,
-            swap=self.swap,
-            soft_margin=self.smooth_loss,
+            swap=bool(self.swap),
+            soft_margin=bool(self.smooth_loss),
             reduction="none",
         )
         found = {"losses": losses.to(call.embeddings.dtype), "indices": triplets}
@@ -201,7 +212,7 @@ class MarginLoss(_OfTriplets, _peer.MarginLoss):
     def metric(self) -> Metric | str:
         if self._regularized() and len(self.beta) > 1:
             return "there is no kernel for nu with a beta of each class"
-        return distance_of(self.distance)
+        return unusual(self.margin) or distance_of(self.distance)
 
     def kernel_of(self, indices: Any) -> str:
         if isinstance(indices, Mined):
