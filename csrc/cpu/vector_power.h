@@ -32,6 +32,34 @@ struct FloatFormat<double> {
   static constexpr double coarse = 0x1p11;  // p to 42 bits: times e, of 11, exact in 53
 };
 
+// e^t, |t| < 0.3466, within 3u.
+template <class T>
+FM_INLINE Vec<T> exp_near_zero(Vec<T> t) {
+  Vec<T> sum = broadcast(T(1));
+#pragma GCC unroll 16
+  for (int n = FloatFormat<T>::exp_terms - 1; n >= 1; --n) {
+    sum = multiply_add(sum, t * (T(1) / T(n)), broadcast(T(1)));
+  }
+  return sum;
+}
+
+template <class T>
+FM_INLINE IntVec<T> whole_bits(Vec<T> whole) {
+  constexpr T magic = FloatFormat<T>::magic;
+  return (IntVec<T>)(whole + magic) - __builtin_bit_cast(Bits<T>, magic);  // NOLINT: the bits
+}
+
+// e^x of float32 x <= 0, within 4u and the rounding of x; 0 below -86, where it would be subnormal.
+FM_INLINE Vec<float> exponentials(Vec<float> x) {
+  using Format = FloatFormat<float>;
+  const Vec<float> n = (x * 1.44269504F + Format::magic) - Format::magic;
+  // ln 2 in 10 bits, which times n of 7 are exact, and the rest of it.
+  const Vec<float> t = (x - n * 0.693359375F) + n * 2.12194440e-4F;
+  const IntVec<float> scale = (whole_bits<float>(n) + Format::bias) << Format::fraction_bits;
+  const Vec<float> found = exp_near_zero<float>(t) * (Vec<float>)scale;  // NOLINT: the bits
+  return x < -86.0F ? Vec<float>{} : found;
+}
+
 template <class T>
 class VectorPower {
   using Format = FloatFormat<T>;
@@ -55,9 +83,10 @@ class VectorPower {
     const Vec<T> coarse_whole = rounded(coarse);
     const Vec<T> rest = (coarse - coarse_whole) + (whole * low_ + log_m * p_);
     const Vec<T> rest_whole = rounded(rest);
-    const Vec<T> result = exp2_near_zero(rest - rest_whole);
+    const Vec<T> ln2 = broadcast(static_cast<T>(0.6931471805599453094172321214581766));
+    const Vec<T> result = exp_near_zero<T>((rest - rest_whole) * ln2);
     const Vec<T> exponent = coarse_whole + rest_whole;
-    const IntVec<T> scale = (as_integers(exponent) + Format::bias) << Format::fraction_bits;
+    const IntVec<T> scale = (whole_bits<T>(exponent) + Format::bias) << Format::fraction_bits;
     const Vec<T> power = result * (Vec<T>)scale;  // NOLINT
     constexpr auto most = static_cast<T>(Format::bias);
     Vec<T> found = exponent > most ? broadcast(static_cast<T>(__builtin_huge_val())) : power;
@@ -68,9 +97,6 @@ class VectorPower {
 
  private:
   static FM_INLINE Vec<T> rounded(Vec<T> x) { return (x + Format::magic) - Format::magic; }
-  static FM_INLINE IntVec<T> as_integers(Vec<T> whole) {
-    return (IntVec<T>)(whole + Format::magic) - magic_bits();  // NOLINT
-  }
   static FM_INLINE Vec<T> as_number(IntVec<T> integer) {
     return (Vec<T>)(integer + magic_bits()) - Format::magic;  // NOLINT
   }
@@ -86,17 +112,6 @@ class VectorPower {
       sum = multiply_add(sum, square, broadcast(T(1) / T(2 * n + 1)));
     }
     return sum * (s * static_cast<T>(2.885390081777926814719849362003784));
-  }
-
-  // e^t, t = fraction * ln 2, |t| < 0.3466.
-  static FM_INLINE Vec<T> exp2_near_zero(Vec<T> fraction) {
-    const Vec<T> t = fraction * static_cast<T>(0.6931471805599453094172321214581766);
-    Vec<T> sum = broadcast(T(1));
-#pragma GCC unroll 16
-    for (int n = Format::exp_terms - 1; n >= 1; --n) {
-      sum = multiply_add(sum, t * (T(1) / T(n)), broadcast(T(1)));
-    }
-    return sum;
   }
 
   T p_, high_, low_;
