@@ -48,8 +48,19 @@ def quantile_margin(x: Tensor, share: float) -> float:
     return torch.nn.functional.pdist(rows).quantile(share).item()
 
 
-def losses(problem: Problem) -> dict[str, tuple[Loss, Loss | None]]:
-    """name -> ours, and the peer's."""
+def soft_of_plain_torch(x: Tensor, labels: Tensor) -> Tensor:
+    """The same loss in eight lines, of the distances of torch.cdist."""
+    same = labels[:, None] == labels
+    itself = torch.eye(len(labels), dtype=torch.bool)
+    dist = torch.cdist(x, x)
+    near = dist.masked_fill(~same | itself, -torch.inf).softmax(1)
+    far = (-dist).masked_fill(same, -torch.inf).softmax(1)
+    violation = (near * dist).sum(1) - (far * dist).sum(1) + 1
+    return violation.relu().mean()
+
+
+def losses(problem: Problem) -> dict[str, tuple[Loss, dict[str, Loss]]]:
+    """name -> ours, and those of others."""
     margin = quantile_margin(problem.embeddings(), 0.02)
     semihard, batch_all = (
         peer_of("BatchSemiHardTripletLoss", margin=1.0),
@@ -61,21 +72,27 @@ def losses(problem: Problem) -> dict[str, tuple[Loss, Loss | None]]:
             x, labels, mining=mining, margin=1.0, impl="fused", **options
         )
 
-    found: dict[str, tuple[Loss, Loss | None]] = {
-        "triplet, hard": (triplet("hard"), None),
-        "triplet, semihard": (triplet("semihard"), semihard),
-        "triplet, all": (triplet("all"), batch_all if problem.batch <= 1024 else None),
+    sentence = "sentence-transformers"
+    found: dict[str, tuple[Loss, dict[str, Loss]]] = {
+        "triplet, hard": (triplet("hard"), {}),
+        "triplet, semihard": (triplet("semihard"), {sentence: semihard}),
+        "triplet, all": (triplet("all"), {sentence: batch_all} if problem.batch <= 1024 else {}),
+        "triplet, soft": (triplet("soft"), {"plain torch": soft_of_plain_torch}),
         "contrastive, all active": (
             lambda x, labels: FM.contrastive_loss(x, labels, margin=100.0, impl="fused"),
-            None,
+            {},
         ),
         "contrastive, 2 % active": (
             lambda x, labels: FM.contrastive_loss(
                 x, labels, margin=margin, normalize=True, impl="fused"
             ),
-            None,
+            {},
         ),
-        "quadruplet, hard": (lambda x, labels: FM.quadruplet_loss(x, labels, impl="fused"), None),
+        "quadruplet, hard": (lambda x, labels: FM.quadruplet_loss(x, labels, impl="fused"), {}),
+        "all distances": (
+            lambda x, _: FM.pairwise_distances(x, impl="fused").sum(),
+            {"torch.cdist": lambda x, _: torch.cdist(x, x).sum()},
+        ),
     }
     if problem.layout == "two":
         found = {name: found[name] for name in ("triplet, semihard", "triplet, all")}
@@ -96,10 +113,10 @@ def measure(problem: Problem, seconds: float) -> dict[str, Any]:
     """Timings of every loss of one problem, in turns with the bare product."""
     rows = problem.embeddings()
     steps: dict[str, Callable[[], object]] = {"matmul": lambda: torch.matmul(rows, rows.T)}
-    for name, (ours, peer) in losses(problem).items():
+    for name, (ours, others) in losses(problem).items():
         steps[name] = _step(ours, problem)
-        if peer is not None:
-            steps[f"{name} (sentence-transformers)"] = _step(peer, problem)
+        for of, theirs in others.items():
+            steps[f"{name} ({of})"] = _step(theirs, problem)
     timings = interleave(steps, seconds_each=seconds)
     unit = timings["matmul"].median
     return {
