@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Options and batches of the grids in which pytorch-metric-learning and its fused classes meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers
+
+from flashmetric.compat.pytorch_metric_learning import (
+    distances as our_distances,
+)
+from flashmetric.compat.pytorch_metric_learning import losses as our_losses
+from flashmetric.compat.pytorch_metric_learning import miners as our_miners
+
+DISTANCES = {
+    "L2": lambda: distances.LpDistance(),
+    "L2 as given": lambda: distances.LpDistance(normalize_embeddings=False),
+    "squared": lambda: distances.LpDistance(power=2),
+    "L1": lambda: distances.LpDistance(p=1),
+    "L3": lambda: distances.LpDistance(p=3, normalize_embeddings=False),
+    "Linf": lambda: distances.LpDistance(p=float("inf"), normalize_embeddings=False),
+    "cosine": lambda: distances.CosineSimilarity(),
+    "dot": lambda: distances.DotProductSimilarity(normalize_embeddings=False),
+    "dot on the sphere": lambda: distances.DotProductSimilarity(),
+    "snr": lambda: distances.SNRDistance(),
+    "ours": lambda: our_distances.LpDistance(normalize_embeddings=False),
+}
+REDUCERS = {
+    "default": lambda: None,
+    "mean": lambda: reducers.MeanReducer(),
+    "sum": lambda: reducers.SumReducer(),
+    "threshold": lambda: reducers.ThresholdReducer(low=0.1, high=0.9),
+    "class weighted": lambda: reducers.ClassWeightedReducer(torch.arange(1.0, 40.0).double()),
+    "avg non zero": lambda: reducers.AvgNonZeroReducer(),
+    "with statistics": lambda: reducers.AvgNonZeroReducer(collect_stats=True),
+}
+# How labels lie: sizes of classes, at most one of them large.
+LAYOUTS = [(4, 4, 4), (1, 6, 2, 3), (2, 9), (1, 1, 1), (5,), (2,), (1, 1, 2)]
+
+
+def batch_of(layout: tuple[int, ...], seed: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.repeat_interleave(torch.arange(len(layout)), torch.tensor(layout))
+    labels = labels[torch.randperm(labels.shape[0], generator=generator)]
+    rows = torch.randn(labels.shape[0], 7, generator=generator, dtype=torch.float64)
+    return rows + torch.nn.functional.one_hot(labels, 7), labels
+
+
+def with_gradients(loss: Any, rows: torch.Tensor, refs: torch.Tensor | None) -> list[Any]:
+    leaves = [each.clone().requires_grad_() for each in (rows, refs) if each is not None]
+    value = loss(*leaves)
+    parameters = [each for each in getattr(loss, "parameters", list)() if each.requires_grad]
+    # Without a triplet the peer's zero hangs on the embeddings alone.
+    leaves += parameters
+    grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+    return [value.detach(), *grads]
+
+
+def loss_of(loss: Any, miner: Any, labels: torch.Tensor, ref_labels: Any = None) -> Any:
+    """The loss as a function of rows and references; of what a miner or a given tuple says."""
+
+    def found(*leaves: torch.Tensor) -> torch.Tensor:
+        sides = (leaves[1], ref_labels) if ref_labels is not None else ()
+        pairs = miner(leaves[0], labels, *sides) if callable(miner) else miner
+        return loss(leaves[0], labels, pairs, *sides)
+
+    found.parameters = loss.parameters  # type: ignore[attr-defined]
+    return found
+
+
+def assert_equal(ours: Any, theirs: Any, rows, labels, mine=None, refs=None) -> None:
+    """Two losses, each with its own miner or without one."""
+    ref_rows, ref_labels = refs or (None, None)
+    found, expected = (
+        with_gradients(loss_of(loss, miner, labels, ref_labels), rows, ref_rows)
+        for loss, miner in zip((ours, theirs), mine or (None, None), strict=True)
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def twins(name: str, **options: Any) -> tuple[Any, Any]:
+    """A class of ours and the peer's, of the same options; callables make an object for each."""
+
+    def made(module: Any) -> Any:
+        return getattr(module, name)(**{k: v() if callable(v) else v for k, v in options.items()})
+
+    return (
+        (made(our_losses), made(losses))
+        if hasattr(losses, name)
+        else (made(our_miners), made(miners))
+    )
