@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from pytorch_metric_learning import distances, losses, miners, reducers
 
+from compare import assert_no_worse_than, exact, ulp
 from flashmetric.compat.pytorch_metric_learning import (
     distances as our_distances,
 )
 from flashmetric.compat.pytorch_metric_learning import losses as our_losses
 from flashmetric.compat.pytorch_metric_learning import miners as our_miners
+from less_lucky import less_lucky
 
 DISTANCES = {
     "L2": lambda: distances.LpDistance(),
@@ -80,6 +83,51 @@ def assert_equal(ours: Any, theirs: Any, rows, labels, mine=None, refs=None) -> 
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def assert_as_precise(
+    ours: Any, theirs: Any, batch, refs, mine, dtype: torch.dtype, autocast: bool = False
+) -> None:
+    """Value and gradients, parameters included: no further from the truth than twice as far as the
+    peer is. The truth is the peer in float64 on the same rounded rows and the same mined indices,
+    the baseline the peer in float32: its half precision rounds every distance, and lacks some."""
+    rows, labels = batch[0].to(dtype), batch[1]
+    ref_rows, ref_labels = (None, None) if refs is None else (refs[0].to(dtype), refs[1])
+    miner = None if mine is None else mine[0]
+    with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=autocast):
+        found = with_gradients(loss_of(ours, miner, labels, ref_labels), rows, ref_rows)
+    # Near ties may be decided otherwise elsewhere: every side evaluates the same indices.
+    sides = () if refs is None else (ref_rows, ref_labels)
+    pairs = None if miner is None else tuple(miner(rows, labels, *sides))
+
+    def evaluated(loss: Any, kind: torch.dtype, columns: torch.Tensor) -> list[torch.Tensor]:
+        """With features in another order, whose roundings are others."""
+        wide = [None if each is None else each.to(kind)[:, columns] for each in (rows, ref_rows)]
+        results = with_gradients(loss_of(loss, pairs, labels, ref_labels), *wide)
+        return [each[:, columns.argsort()] if each.ndim == 2 else each for each in results]
+
+    columns = torch.arange(rows.shape[1], device=rows.device)
+    truth = evaluated(copy.deepcopy(theirs).double(), torch.float64, columns)
+    plain = [evaluated(theirs, torch.float32, order) for order in (columns, columns.flip(0))]
+    n_rows = 1 if refs is None else 2
+    largest = float(
+        theirs.distance(rows.double(), (ref_rows if refs else rows).double()).abs().max()
+    )
+    assert {each.dtype for each in found[1 : 1 + n_rows]} == {dtype}
+    assert found[0].dtype == dtype or autocast
+    for place, (one, right, *others) in enumerate(zip(found, truth, *plain, strict=True)):
+        # Parameters stay float32; in half precision what reaches them has been rounded.
+        kind = one.dtype if place <= n_rows else dtype
+        right = exact(right).reshape(one.shape)
+        baseline = less_lucky(right, *(each.to(kind).reshape(one.shape) for each in others))
+        # Float32: a gradient has a rounding for each row that is compared, and a value those of the
+        # distances, of which it may be a small difference. The others are rounded once, at the end.
+        ulps = 2.0
+        if kind is torch.float32 and place:
+            ulps = max(ulps, sum(each.shape[0] for each in (rows, ref_rows) if each is not None))
+        elif kind is torch.float32:
+            ulps *= max(1.0, ulp(largest, kind) / ulp(abs(float(right.item())), kind))
+        assert_no_worse_than(one.to(kind), baseline=baseline, truth=right, ulps=ulps)
 
 
 def twins(name: str, **options: Any) -> tuple[Any, Any]:

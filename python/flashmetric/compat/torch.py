@@ -2,8 +2,8 @@
 """Losses of torch.nn by our kernels: ``from flashmetric.compat.torch import TripletMarginLoss``.
 
 Each class extends that of torch.nn and has its constructor. Rows are (N, D), (D,) or (*, D), and
-broadcast. What has no kernel (p below 1, a distance function of your own, rows of several dtypes,
-on CUDA pairs, and triplets with swap and eps) runs the code of torch and says so once.
+broadcast. What has no kernel (p below 1, a distance function of your own, rows of several dtypes)
+runs the code of torch and says so once.
 
 Differences, all of them where torch has an artefact of its epsilon or of its implementation:
 
