@@ -18,8 +18,8 @@ test: $(BUILT)
 	$(PY) -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 test-all: $(BUILT)
 	$(PY) -m pytest $(PYTEST_ARGS)
-peer-tests: $(VENV)/.extra-peers  # compat beside the libraries that it stands in for
-	$(PY) -m pytest -m "not gpu" tests/test_peers.py tests/test_compat_*.py \
+peer-tests: $(VENV)/.extra-peers  # compat beside the libraries that it stands in for, file by file
+	$(PY) -m pytest -m "not gpu" --by-file tests/test_peers.py tests/test_compat_*.py \
 	  tests/test_sentence_transformers_training.py tests/test_examples.py $(PYTEST_ARGS)
 
 bench: $(VENV)/.extra-bench
