@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from compat_data import rows_of
 from flashmetric.compat import oml, reid, tfa
 from flashmetric.compat import torch as compat_torch
+from fresh_python import run_python
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
@@ -74,6 +77,89 @@ def test_a_scaled_loss_of_half_precision(name):
     scaler.unscale_(optimizer)
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=0.02, atol=1e-3)
+
+
+# For a process of their own: losses of embeddings x and labels y (12,).
+IN_PROCESSES = {
+    "without a peer": """
+from flashmetric.compat import oml, reid, tfa, torch as compat_torch
+
+losses = [
+    oml.TripletLossWithMiner(1.0),
+    oml.TripletLossWithMiner(None, oml.HardTripletsMiner()),
+    reid.TripletLoss(),
+    lambda x, y: reid.triplet_loss(x, y, margin=0.3, hard_mining=False),
+    lambda x, y: tfa.TripletSemiHardLoss()(y, x),
+    lambda x, y: tfa.TripletHardLoss(soft=True)(y, x),
+    lambda x, y: compat_torch.TripletMarginLoss()(x, x.roll(3, 0), x.roll(1, 0)),
+    lambda x, y: compat_torch.CosineEmbeddingLoss()(x, x.flip(0), y % 2 * 2 - 1),
+    lambda x, y: compat_torch.PairwiseDistance()(x, x.flip(0)).mean(),
+]
+""",
+    "sentence_transformers": """
+from flashmetric.compat import sentence_transformers as st
+
+def of(name, sides):
+    loss = getattr(st, name)(torch.nn.Identity())
+    return lambda x, y: loss.compute_loss_from_embeddings(*sides(x, y))
+
+names = (
+    "BatchHardTripletLoss", "BatchHardSoftMarginTripletLoss", "BatchSemiHardTripletLoss",
+    "BatchAllTripletLoss",
+)
+losses = [of(name, lambda x, y: ([x], y)) for name in names]
+losses += [of("TripletLoss", lambda x, y: ([x, x.roll(3, 0), x.roll(1, 0)], y))]
+for name in ("ContrastiveLoss", "OnlineContrastiveLoss"):
+    losses += [of(name, lambda x, y: ([x, x.flip(0)], y % 2))]
+""",
+}
+
+
+@pytest.mark.parametrize(
+    "peer",
+    ["without a peer", pytest.param("sentence_transformers", marks=pytest.mark.slow)],  # the import
+)
+def test_two_processes(peer, tmp_path):
+    """Each parameter gets the mean of the gradients of both processes' batches."""
+    if peer == "sentence_transformers":
+        pytest.importorskip(peer, reason="trains with sentence-transformers 6.2")
+    script = f"""
+import os, sys
+import torch, torch.distributed as dist
+{IN_PROCESSES[peer]}
+rank, path = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", f"file://{{path}}", rank=rank, world_size=2)
+def batch(rank, number):
+    generator = torch.Generator().manual_seed(2 * number + rank)
+    return torch.randn(12, 6, generator=generator, dtype=torch.float64), torch.arange(12) % 4
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Linear(6, 5).double()
+
+for number, loss in enumerate(losses):
+    alone = network()
+    values = [loss(alone(rows), labels) for rows, labels in (batch(0, number), batch(1, number))]
+    expected = torch.autograd.grad(sum(values) / 2, list(alone.parameters()))
+    shared = torch.nn.parallel.DistributedDataParallel(network())
+    rows, labels = batch(rank, number)
+    value = loss(shared(rows), labels)
+    value.backward()
+    torch.testing.assert_close(value, values[rank])
+    for parameter, gradient in zip(shared.parameters(), expected):
+        torch.testing.assert_close(parameter.grad, gradient)
+        assert gradient.any()
+dist.barrier()
+dist.destroy_process_group()
+print("same", len(losses), flush=True)
+os._exit(0)  # threads of gloo may still run, and end the interpreter's exit by an abort
+"""
+    store = str(tmp_path / "store")
+    with ThreadPoolExecutor(2) as pool:  # a Python each: a forked one may inherit a held lock
+        outputs = list(pool.map(lambda rank: run_python(script, rank, store), ("0", "1")))
+    assert outputs[0] == outputs[1]
+    assert outputs[0].startswith("same")
 
 
 def test_distributed_data_parallel(tmp_path):

@@ -88,6 +88,36 @@ def test_training_goes_the_same_way(autocast, checkpointed):
     assert ours[0] != ours[-1]
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("miner", [None, "BatchHardMiner", "TripletMarginMiner", "PairMarginMiner"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_checkpoint_around_the_loss(name, miner, reentrant):
+    """It is computed twice, from another tensor of the same rows: mined in it, or before it."""
+    rows, labels = class_batch(24, 6, 8, dtype=torch.float64)
+    found = []
+    for kind, mining in ((losses, miners), (their_losses, their_miners)):
+        loss, mine = getattr(kind, name)(), miner and getattr(mining, miner)()
+
+        def mined_in_it(x, loss=loss, mine=mine):
+            return loss(x, labels, mine and mine(x, labels))
+
+        def mined_before(x, loss=loss, mine=mine):
+            pairs = mine and mine(x, labels)
+            return checkpoint(lambda y: loss(y, labels, pairs), x, use_reentrant=reentrant)
+
+        for call in (
+            mined_in_it,
+            mined_before,
+            lambda x, f=mined_in_it: checkpoint(f, x, use_reentrant=reentrant),
+        ):
+            leaf = rows.clone().requires_grad_()
+            value = call(1.0 * leaf)
+            value.backward()
+            found.append([value.detach(), leaf.grad])
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0])
+
+
 def test_distributed_data_parallel(tmp_path):
     """Two processes, with the peer's wrapper: each parameter gets the gradient it gets there."""
     script = textwrap.dedent(
