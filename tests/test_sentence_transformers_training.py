@@ -12,7 +12,15 @@ import torch
 pytestmark = pytest.mark.slow
 
 WORDS = ["[UNK]", *(f"w{i}" for i in range(40))]
-NAMES = ("BatchHardTripletLoss", "BatchAllTripletLoss", "TripletLoss", "OnlineContrastiveLoss")
+PAIRS = ("ContrastiveLoss", "OnlineContrastiveLoss")
+NAMES = (
+    "BatchHardTripletLoss",
+    "BatchHardSoftMarginTripletLoss",
+    "BatchSemiHardTripletLoss",
+    "BatchAllTripletLoss",
+    "TripletLoss",
+    *PAIRS,
+)
 REASON = "trains with sentence-transformers 6.2"
 
 
@@ -45,7 +53,7 @@ def _data(name):
     texts = [f"w{i} w{7 * i % 40}" for i in range(48)]
     if name == "TripletLoss":
         columns = {"anchor": texts, "positive": texts[6:] + texts[:6], "negative": texts[::-1]}
-    elif name == "OnlineContrastiveLoss":
+    elif name in PAIRS:
         columns = {"first": texts, "second": texts[::-1], "label": [i % 2 for i in range(48)]}
     else:
         columns = {"sentence": texts, "label": [i % 6 for i in range(48)]}
