@@ -26,7 +26,7 @@ MINERS = {
     "margin": lambda: twins("TripletMarginMiner", margin=0.3),
     "pairs": lambda: twins("PairMarginMiner"),
 }
-BATCHES = [((1, 6, 2, 3), 1), ((4, 4, 4), 2), ((2, 9), 3)]
+BATCHES = [((1, 6, 2, 3), 1), ((2, 9), 3)]
 
 
 def _refs(wanted: bool) -> Any:
