@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -141,59 +140,59 @@ class _WithoutReferences(torch.nn.Module):
         return self.several(rows, labels, pairs)
 
 
+TWO_PROCESSES = """
+import os, sys, warnings
+import torch, torch.distributed as dist
+from pytorch_metric_learning import losses as their_losses, miners as their_miners
+from pytorch_metric_learning.utils import distributed as wrappers
+from flashmetric.compat.pytorch_metric_learning import losses, miners
+
+rank, path = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", f"file://{path}", rank=rank, world_size=2)
+
+def step(kind, mining, loss, miner, efficient, memory=False):
+    torch.manual_seed(0)
+    network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(6, 5).double())
+    torch.manual_seed(rank + 1)
+    rows, labels = torch.randn(24, 6).double(), torch.arange(24) % 8
+    criterion = getattr(kind, loss)()
+    if memory:
+        criterion = kind.CrossBatchMemory(criterion, 5, 96, getattr(mining, miner)())
+    wrapped = wrappers.DistributedLossWrapper(criterion, efficient=efficient)
+    mine = wrappers.DistributedMinerWrapper(getattr(mining, miner)(), efficient=efficient)
+    found = []
+    for _ in range(2):
+        embeddings = network(rows)
+        given = (embeddings, labels)
+        value = wrapped(*given) if memory else wrapped(*given, mine(*given))
+        network.zero_grad()
+        value.backward()
+        found += [value.detach(), *(p.grad.clone() for p in network.parameters())]
+    return found
+
+cases = [
+    (loss, miner, efficient, False)
+    for loss in losses.__all__
+    for miner in ("BatchHardMiner", "TripletMarginMiner", "PairMarginMiner")
+    for efficient in (False, True)
+]
+cases += [(loss, "BatchHardMiner", False, True) for loss in losses.__all__]
+for case in cases:
+    ours, theirs = step(losses, miners, *case), step(their_losses, their_miners, *case)
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+dist.barrier()
+dist.destroy_process_group()
+print("same", len(cases), flush=True)
+os._exit(0)  # threads of gloo may still run, and end the interpreter's exit by an abort
+"""
+
+
 def test_two_processes_with_a_miner(tmp_path):
     """Both wrappers of the peer, efficient and not: each parameter gets the gradient it gets there,
     from tuples over the rows of every process."""
-    script = textwrap.dedent(
-        """
-        import os, sys, warnings
-        import torch, torch.distributed as dist
-        from pytorch_metric_learning import losses as their_losses, miners as their_miners
-        from pytorch_metric_learning.utils import distributed as wrappers
-        from flashmetric.compat.pytorch_metric_learning import losses, miners
-
-        rank, path = int(sys.argv[1]), sys.argv[2]
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", f"file://{path}", rank=rank, world_size=2)
-
-        def step(kind, mining, loss, miner, efficient, memory=False):
-            torch.manual_seed(0)
-            network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(6, 5).double())
-            torch.manual_seed(rank + 1)
-            rows, labels = torch.randn(24, 6).double(), torch.arange(24) % 8
-            criterion = getattr(kind, loss)()
-            if memory:
-                criterion = kind.CrossBatchMemory(criterion, 5, 96, getattr(mining, miner)())
-            wrapped = wrappers.DistributedLossWrapper(criterion, efficient=efficient)
-            mine = wrappers.DistributedMinerWrapper(getattr(mining, miner)(), efficient=efficient)
-            found = []
-            for _ in range(2):
-                embeddings = network(rows)
-                given = (embeddings, labels)
-                value = wrapped(*given) if memory else wrapped(*given, mine(*given))
-                network.zero_grad()
-                value.backward()
-                found += [value.detach(), *(p.grad.clone() for p in network.parameters())]
-            return found
-
-        cases = [
-            (loss, miner, efficient, False)
-            for loss in losses.__all__
-            for miner in ("BatchHardMiner", "TripletMarginMiner", "PairMarginMiner")
-            for efficient in (False, True)
-        ]
-        cases += [(loss, "BatchHardMiner", False, True) for loss in losses.__all__]
-        for case in cases:
-            ours, theirs = step(losses, miners, *case), step(their_losses, their_miners, *case)
-            for one, other in zip(ours, theirs):
-                torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
-        dist.barrier()
-        dist.destroy_process_group()
-        print("same", len(cases), flush=True)
-        os._exit(0)  # threads of gloo may still run, and end the interpreter's exit by an abort
-        """
-    )
     store = str(tmp_path / "store")
     with ThreadPoolExecutor(2) as pool:  # a Python each: a forked one may inherit a held lock
-        outputs = list(pool.map(lambda rank: run_python(script, rank, store), ("0", "1")))
+        outputs = list(pool.map(lambda rank: run_python(TWO_PROCESSES, rank, store), ("0", "1")))
     assert [output.strip() for output in outputs] == ["same 28", "same 28"]

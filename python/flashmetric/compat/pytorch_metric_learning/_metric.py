@@ -50,7 +50,12 @@ class Metric(NamedTuple):
     similarity: bool = False  # the peer's value is 1 - cosine, or - dot, of ours
 
     def rows(self, embeddings: Tensor) -> Tensor:
-        return embeddings if self.first is None else normalize(embeddings, p=self.first)
+        """Half precision would round what it divides, and becomes float32."""
+        if self.first is None:
+            return embeddings
+        return normalize(
+            embeddings.float() if embeddings.itemsize == 2 else embeddings, p=self.first
+        )
 
     def options(self) -> dict[str, Any]:
         """Keywords of our functions."""

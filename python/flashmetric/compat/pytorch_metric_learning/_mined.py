@@ -83,7 +83,7 @@ class Recipe:
                 text = (
                     f"[{type(self.miner).__name__}] embeddings and labels must stay as they are "
                     "until the mined indices are read; they were changed in place. Read them "
-                    "before: pairs = tuple(pairs)."
+                    "before: pairs = [index.clone() for index in pairs]."
                 )
                 raise RuntimeError(text)
             self._found = self.miner.find(self.ruling, *self._asked)
