@@ -17,7 +17,15 @@ from op_db import OP, Op
 from samples import Sample, class_batch, cotangent_for
 from test_gradients import gradients
 
-__all__ = ["CLASSES", "LOSSES", "MARGINS", "assert_beside_float64", "batch", "with_references"]
+__all__ = [
+    "CLASSES",
+    "LOSSES",
+    "MARGINS",
+    "assert_beside_float64",
+    "assert_near_the_truth",
+    "batch",
+    "with_references",
+]
 
 LOSSES = (
     *(f"triplet_loss[{name}]" for name in ("all", "semihard_all", "hard_all", "easy_all")),
@@ -80,6 +88,19 @@ def assert_beside_float64(name: str, sample: Sample, run: Run) -> None:
         _assert_no_worse(ours[1][key], others, expected, what)
 
 
+def assert_near_the_truth(name: str, sample: Sample, run: Run) -> None:
+    """To some roundings: where float32 vanishes or overflows, no baseline is a measure."""
+    op = OP[name]
+    cotangent = cotangent_for(op.run(sample))
+    value, grads = run(op, sample, cotangent)
+    truth = op.truth(sample, cotangent)
+    expected = {"value": truth.value, **truth.grads}
+    for key, ours in {"value": value, **grads}.items():
+        rounded = torch.from_numpy(_held(expected[key], ours).astype(np.float32))
+        what = f"{key} of {sample.name}"
+        assert_no_worse_than(ours, baseline=rounded, truth=exact(rounded), ulps=8.0, what=what)
+
+
 def _by_kernels_in_float64(op: Op, sample: Sample, cotangent: Tensor) -> tuple[Any, dict[str, Any]]:
     rows = {key: each.double() for key, each in sample.tensors.items()}
     numbers = {
@@ -91,12 +112,8 @@ def _by_kernels_in_float64(op: Op, sample: Sample, cotangent: Tensor) -> tuple[A
 
 
 def _assert_no_worse(ours: Tensor, baselines: list[Tensor], truth: np.ndarray, what: str) -> None:
-    """Than the less lucky baseline, of those that are finite where the truth is. The truth is
-    infinite where the dtype cannot hold it."""
-    truth = np.asarray(truth, dtype=Real)
-    with np.errstate(over="ignore"):
-        infinite = np.abs(truth) > Real(torch.finfo(ours.dtype).max)
-    truth = np.where(infinite, np.sign(truth) * Real(np.inf), truth)
+    """Than the less lucky baseline, of those that are finite where the truth is."""
+    truth = _held(truth, ours)
 
     def error(each: Tensor) -> float:
         finite = np.isfinite(truth)
@@ -104,3 +121,11 @@ def _assert_no_worse(ours: Tensor, baselines: list[Tensor], truth: np.ndarray, w
         return float(found) if np.isfinite(found) else -1.0
 
     assert_no_worse_than(ours.cpu(), baseline=max(baselines, key=error), truth=truth, what=what)
+
+
+def _held(truth: np.ndarray, ours: Tensor) -> np.ndarray:
+    """Infinite where the dtype cannot hold it."""
+    truth = np.asarray(truth, dtype=Real)
+    with np.errstate(over="ignore"):
+        infinite = np.abs(truth) > Real(torch.finfo(ours.dtype).max)
+    return np.where(infinite, np.sign(truth) * Real(np.inf), truth)

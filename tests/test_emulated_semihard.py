@@ -13,7 +13,13 @@ import torch
 
 import emulation
 from compare import assert_same_bits
-from dense_beside_float64 import CLASSES, assert_beside_float64, batch, with_references
+from dense_beside_float64 import (
+    CLASSES,
+    assert_beside_float64,
+    assert_near_the_truth,
+    batch,
+    with_references,
+)
 from op_db import OP
 from test_emulated_gpu import main_loop, module  # noqa: F401  fixtures
 from test_gradients import gradients
@@ -106,6 +112,15 @@ def test_anchors_that_tiles_cannot_rank(run):
     short = sample.with_tensors(embeddings=rows * 1e-33)
     assert_beside_float64(NAME, short, run)
     assert_beside_float64(NAME, with_references(short, 90), run)
+
+
+@pytest.mark.parametrize("classes", ["four_each", "two"])
+@pytest.mark.parametrize("distance", ["euclidean", "sqeuclidean", "dot"])
+def test_rows_that_are_all_too_short(run, distance, classes):
+    """Whatever the classes: floats are too coarse for half a square of theirs."""
+    sample = batch(NAME, 60, 9, classes, distance=distance, reduction="none")
+    short = sample.with_tensors(embeddings=sample.tensors["embeddings"] * 1e-33)
+    assert_near_the_truth(NAME, short, run)
 
 
 def test_anchors_without_a_number(on_the_gpu):

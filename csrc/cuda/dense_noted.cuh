@@ -21,13 +21,17 @@ __device__ void note_distances(const DenseRow<T, H>& row, RowTotals& totals) {
       if (at.is_positive()) sums[0].add(d_ap);
       if (at.is_positive()) farthest = farther(farthest, d_ap);
     }
-    if (!at.is_negative()) return;
     if constexpr (kWide<H>) {
+      if (!at.is_negative()) return;
       const double d_an = row.distance(at.h);
       sum_an.add(d_an);
       nearest = nearer(nearest, d_an);
     } else {
-      sum_an.add(static_cast<double>(row.half_distance(at.h)));
+      const float narrow = at.is_negative() ? row.half_distance(at.h) : 0;
+      const bool unknown = !(::fabsf(narrow) <= Precision<float>::highest);
+      const double key = row.key_at(at.j, unknown);
+      if (!at.is_negative()) return;
+      sum_an.add(unknown ? row.distance(key) : static_cast<double>(narrow));
       least = ::fminf(least, at.h + row.error(at));
     }
   });

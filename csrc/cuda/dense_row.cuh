@@ -269,7 +269,7 @@ struct DenseRow {
     if constexpr (!kWide<H>) {
       if (bits.near != 0) {
         const double key = keys_at(bits.near, j);
-        if (close) slot[j].h = static_cast<H>(scale.half(key));
+        if (close) slot[j].h = scale.measured(key);
       }
     }
     if (bits.positive != 0) visit(j, role == kPositive);

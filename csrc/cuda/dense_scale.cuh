@@ -47,6 +47,13 @@ struct HalfScale {
         slope(root ? 0 : static_cast<float>(slope_of(state.key, 1))) {}
 
   __device__ double half(double key) const { return key * (1 / unit); }
+  // What a row of floats keeps of a key that was measured. Of one that a float is too coarse for,
+  // NaN, which leaves every decision to the key: as little is known of an infinite h.
+  __device__ float measured(double key) const {
+    const double h = half(key);
+    const bool vanishes = key != 0 && ::fabs(h) < Precision<float>::smallest;
+    return vanishes ? __int_as_float(0x7FC00000) : static_cast<float>(h);
+  }
   __device__ float distance(float h, bool product) const {
     if (!product) h = h > 0 ? h : h != h ? h : 0;
     return root ? ::sqrtf(2 * h) * root_unit : h * static_cast<float>(unit) + constant;

@@ -3,7 +3,8 @@
 // workspace holds a row of numbers h, one for each reference, which the rule turns into
 // coefficients
 //   c_ij = d loss / d distance * slope of the distance:
-//   h = half a squared distance of packed rows, float     for hinges under distances of products
+//   h = half a squared distance of packed rows, float     for hinges under distances of products;
+//       NaN or infinite where only the key says more
 //   h = the float64 key                                   else
 // What is summed over a chunk goes to float64 sums of the rows, which the next chunk adds to.
 #pragma once
