@@ -4,6 +4,8 @@ that need memory, several chunks (the emulated cache is small), and semi-hard tr
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from dense_beside_float64 import (
     LOSSES,
     MARGINS,
     assert_beside_float64,
+    assert_near_the_truth,
     batch,
     with_references,
 )
@@ -91,6 +94,69 @@ def test_rows_that_products_do_not_take(run, name, kind):
         assert_beside_float64(name, sample, run)
 
 
+def _times(scale, huge=1.0):
+    """All rows, and one of them once more."""
+
+    def change(rows):
+        rows = rows * scale
+        rows[3] *= huge
+        return rows
+
+    return change
+
+
+def _alike_but_for_little(rows):
+    """Two rows too long for products, nearer than floats tell, and short ones in between."""
+    rows = rows * 1e-30
+    rows[3:5, 0] = 1e37
+    return rows
+
+
+SHORT = {
+    "short": _times(1e-33),
+    "whose_squares_vanish": _times(1e-28),
+    "beside_a_usual_one": _times(1e-30, 1e30),
+    "whose_products_are_subnormal": _times(1e-22, 1e22),
+}
+LONG = {
+    "long": _times(1e30),
+    "one_long": _times(1.0, 1e37),
+    "alike_but_for_little": _alike_but_for_little,
+}
+WITHOUT_WEIGHTS = sorted({*LOSSES, "online_contrastive_loss"} - {"triplet_loss[soft]"})
+HARDLY_MEASURED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("four_each", {}),
+    ("two", {}),
+    ("two", {"distance": "sqeuclidean"}),
+    ("two", {"distance": "dot"}),
+    ("two", {"margin": 0.0}),
+)
+
+
+def _assert_near_the_truth(run, name, change, cases):
+    for classes, options in cases:
+        if options.get("distance", "euclidean") in OP[name].distances:
+            sample = batch(name, 60, 9, classes, reduction="none", **options)
+            rows = change(sample.tensors["embeddings"])
+            assert_near_the_truth(name, sample.with_tensors(embeddings=rows), run)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "online_contrastive_loss"])
+@pytest.mark.parametrize("change", SHORT.values(), ids=SHORT)
+def test_short_rows(run, name, change):
+    """Of a long row beside them means of equal distances differ by rounding: not without margin."""
+    soft = name == "triplet_loss[soft]"
+    _assert_near_the_truth(run, name, change, HARDLY_MEASURED[:-1] if soft else HARDLY_MEASURED)
+
+
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+@pytest.mark.parametrize("change", LONG.values(), ids=LONG)
+def test_long_rows(run, name, change):
+    """Float64 does not hold what soft weights make of such distances, floats not their squares."""
+    squares = "contrastive" in name
+    _assert_near_the_truth(run, name, change, HARDLY_MEASURED[: 2 if squares else None])
+
+
 @pytest.mark.parametrize(
     "name",
     ["triplet_loss[all]", "triplet_loss[semihard_all]", "triplet_loss[semihard]"],
@@ -98,6 +164,18 @@ def test_rows_that_products_do_not_take(run, name, kind):
 def test_positives_that_need_memory(run, name):
     """More than shared memory has room for."""
     assert_beside_float64(name, batch(name, 570, 3, "two"), run)
+
+
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+def test_statistics_of_rows_that_floats_hardly_measure(module, name):  # noqa: F811
+    for change in (SHORT["short"], SHORT["whose_squares_vanish"], LONG["one_long"]):
+        sample = batch(name, 60, 9, "two")
+        sample = sample.with_tensors(embeddings=change(sample.tensors["embeddings"]))
+        with emulation.on_the_gpu(module):
+            _, ours = OP[name].run(sample, return_stats=True)
+        for field, expected in OP[name].truth(sample).stats.items():
+            found = float(getattr(ours, field))
+            assert found == pytest.approx(float(expected), rel=1e-6, abs=0, nan_ok=True), field
 
 
 @pytest.mark.parametrize("soft_margin", [False, True])

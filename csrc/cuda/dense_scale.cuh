@@ -37,12 +37,14 @@ struct HalfScale {
   bool root;              // a distance is a square root
   double unit;            // keys per h: a power of two
   float root_unit;        // distance per root of 2 h
+  float rest;             // unit = root_unit * rest, of which a float may not hold the product
   float constant, slope;  // of a distance that is no root: where h is 0; and its slope
 
   __device__ HalfScale(const DenseState& state, double frame_unit)
       : root(state.curve == Curve::square_root),
         unit((state.key.form == Form::difference ? 2 : 1) / frame_unit / frame_unit),
         root_unit(static_cast<float>(1 / frame_unit)),
+        rest(static_cast<float>(unit * frame_unit)),
         constant(root ? 0 : static_cast<float>(distance_of(state.key, 0))),
         slope(root ? 0 : static_cast<float>(slope_of(state.key, 1))) {}
 
@@ -56,7 +58,7 @@ struct HalfScale {
   }
   __device__ float distance(float h, bool product) const {
     if (!product) h = h > 0 ? h : h != h ? h : 0;
-    return root ? ::sqrtf(2 * h) * root_unit : h * static_cast<float>(unit) + constant;
+    return root ? ::sqrtf(2 * h) * root_unit : h * root_unit * rest + constant;
   }
   // As distances.h has it, of a distance from above.
   __device__ float slope_at(float d) const {
@@ -65,11 +67,11 @@ struct HalfScale {
   }
   // How far a distance from above can be off if its h is by `error`, at most: the root of 2 h by
   // 2 error / root(2 h), or by root(6 error) where h is below 2 error; thrice the former is above
-  // both. And by the roundings of the distance.
+  // both. And by the roundings of the distance, which may be subnormal.
   __device__ float uncertainty(float d, float error) const {
     constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
-    const float rounded = ::fabsf(d) * u;
-    if (!root) return rounded + (error * static_cast<float>(unit) + ::fabsf(constant) * u);
+    const float rounded = ::fabsf(d) * u + static_cast<float>(Precision<float>::smallest);
+    if (!root) return rounded + (error * root_unit * rest + ::fabsf(constant) * u);
     const float least = root_unit * ::sqrtf(4 * error);
     return root_unit / (d > least ? d : least) * (6 * error * root_unit) + rounded;
   }
