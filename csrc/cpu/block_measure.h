@@ -108,7 +108,11 @@ struct BlockMeasure {
         slot.near[slot.n_near++] = {
             {static_cast<int16_t>(row - square.i), static_cast<int16_t>(j + lane - square.j)},
             T(0)};
-        h = static_cast<T>(base.scale.half(base.exact_key(row, j + lane)));
+        h = base.scale.measured(base.exact_key(row, j + lane));
+        if (h != h) {  // no rule here asks for keys
+          slot.n_near = kNearCapacity + 1;
+          return;
+        }
       }
     }
   }

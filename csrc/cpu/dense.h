@@ -143,7 +143,7 @@ struct DenseRows {
     row_keys(key, row.query.rows, row.query.order[row.i], row.ref.rows, 0, count, problem.dim,
              widened, found, column);
     for (int k = 0; k < count; ++k) {
-      h[first + place[k]] = static_cast<T>(row.scale.half(found[k]));
+      h[first + place[k]] = row.scale.measured(found[k]);
     }
   }
 

@@ -141,6 +141,13 @@ struct Scale {
   }
 
   FM_INLINE double half(double key) const { return (key - key_of_zero_) / unit_; }
+  // That of a key, but NaN, which asks for the key again, where T is too coarse for it.
+  FM_INLINE T measured(double key) const {
+    const double h = half(key);
+    const double size = h < 0 ? -h : h;
+    return size > 0 && size < Precision<T>::smallest ? static_cast<T>(__builtin_nan(""))
+                                                     : static_cast<T>(h);
+  }
   // The h at which the distance is `distance`; below any h where no distance is that small.
   FM_INLINE double threshold(double distance) const { return half(form_.key(distance)); }
   FM_INLINE T distance(T h) const {

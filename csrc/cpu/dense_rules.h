@@ -21,7 +21,9 @@ FM_INLINE void note_distances(const DenseRow<T, curve>& row, RowTotals& totals) 
   T nearest = Precision<T>::highest;
   for (int64_t j = 0; j < row.ref.n; ++j) {
     if (!row.is_negative(j)) continue;
-    totals.sum_an += static_cast<double>(row.scale.distance(row.h[j]));
+    const bool known = row.h[j] == row.h[j];
+    totals.sum_an +=
+        known ? static_cast<double>(row.scale.distance(row.h[j])) : row.exact_distance(j);
     nearest = row.h[j] < nearest ? row.h[j] : nearest;
   }
   const auto reach = static_cast<T>(nearest + 2 * row.error +
@@ -79,6 +81,8 @@ struct TripletHinges {
       const Vec<T> c = load(row.coefficient + j);
       const Vec<T> slope = row.scale.slopes(row.scale.distances(load(row.h + j)));
       store(row.coefficient + j, c == T(0) ? Vec<T>{} : c * slope * factor);
+      const Vec<T> h = load(row.h + j);
+      if (__builtin_expect(any_lane((h != h) & (c != T(0))), 0)) slopes_of_keys(row, j, c, factor);
     }
     totals.live += count;
     totals.counted[0] += count * factors.weight;
@@ -98,6 +102,18 @@ struct TripletHinges {
       if (with_stats) totals.members += members(set, row, factors, p);
     }
     return count;
+  }
+
+  // Coefficients from counts `c`, where h is too coarse to tell.
+  template <class T, Curve curve>
+  FM_NOINLINE static void slopes_of_keys(const DenseRow<T, curve>& row, int64_t first, Vec<T> c,
+                                         T factor) {
+    for (int lane = 0; lane < kWidth<T>; ++lane) {
+      const T h = row.h[first + lane];
+      if (h == h || c[lane] == 0) continue;
+      const double slope = row.key.slope(row.exact_key(first + lane));
+      row.coefficient[first + lane] = static_cast<T>(static_cast<double>(c[lane] * factor) * slope);
+    }
   }
 
   // Adds the active triplets of one positive; counts them per negative in `coefficient`.
