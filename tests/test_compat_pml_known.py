@@ -130,6 +130,7 @@ def test_a_part_of_a_reducer_that_changes_counts():
     )
 
 
+@pytest.mark.filterwarnings("ignore:.* runs the code of its peer")
 def test_a_margin_for_each_anchor_counts():
     rows, labels = _batch()
     loss, miner = losses.TripletMarginLoss(), miners.BatchHardMiner()
