@@ -46,9 +46,10 @@ struct DenseRows {
       Rule::read(problem, i, left < kGroup ? left : kGroup, c, stride);
       wanted = key.form == Form::difference;  // the slopes of others are the same for all
     }
-    if (wanted)
+    if (wanted) {
       fill_rows(key, state.query, state.references(problem), problem.dim, i, kGroup, scratch.h,
                 stride);
+    }
     for (int64_t r = 0; r < kGroup && i + r < state.query.n; ++r) {
       RowScratch<T> own = scratch;
       own.h += r * stride;

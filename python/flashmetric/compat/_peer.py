@@ -72,9 +72,10 @@ def like(loss: Tensor, embeddings: Tensor) -> Tensor:
 def turned_into(fused: type, module: nn.Module) -> Any:
     """The module as one of a fused class: another object with the same parameters and options."""
     twin = copy.copy(module)
-    for name, value in vars(
-        module
-    ).items():  # parts and hooks: none of the twin becomes the other's
-        vars(twin)[name] = copy.copy(value) if isinstance(value, dict) else value
+    # Of parts and hooks in dictionaries of its own: what is added to the twin is the twin's alone.
+    own = {
+        name: copy.copy(value) for name, value in vars(module).items() if isinstance(value, dict)
+    }
+    vars(twin).update(own)
     twin.__class__ = fused
     return twin

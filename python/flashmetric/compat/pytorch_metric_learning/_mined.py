@@ -2,9 +2,9 @@
 """Mined tuples that are found when somebody reads them.
 
 ``pairs = miner(embeddings, labels); loss(embeddings, labels, pairs)`` names the same pairs twice.
-The miner answers with a tuple that knows how its indices would be found. A fused loss that is given
-the rows which were mined finds and evaluates in one pass; whoever unpacks the tuple, or gives it to
-a function of torch, gets the indices.
+The miner answers with a tuple of tensors that know how they would be found. A fused loss that is
+given the rows which were mined finds and evaluates in one pass; whoever else touches one of the
+tensors, with any function of torch, gets the indices.
 """
 
 from __future__ import annotations
