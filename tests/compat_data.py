@@ -17,6 +17,15 @@ Loss = Callable[..., Tensor]  # of as many tensors as there are sides
 WIDE = (torch.float64,)
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
+# Losses of sentence-transformers: of a batch, and of given rows of so many sides.
+BATCH = (
+    "BatchHardTripletLoss",
+    "BatchHardSoftMarginTripletLoss",
+    "BatchSemiHardTripletLoss",
+    "BatchAllTripletLoss",
+)
+SIDES = {"TripletLoss": 3, "ContrastiveLoss": 2, "OnlineContrastiveLoss": 2}
+
 # Labels of a batch: what a peer has a rule of its own for, and ordinary ones.
 LAYOUTS = {
     "two of a class": [0, 0, 1, 1, 2, 2, 3, 3],

@@ -217,6 +217,11 @@ KINDS = {
 }
 
 
+# Those whose distances float32 holds.
+_BEYOND = {"beyond_tiles", "keys_overflow", "squares_overflow", "with_nan", "with_infinity"}
+FINITE_KINDS = sorted(set(KINDS) - _BEYOND)
+
+
 def hard_rows(
     kind: str, n: int, dim: int, n_classes: int, dtype: torch.dtype, seed: int = 0
 ) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compat_data import (
+    BATCH,
     LAYOUTS,
     NARROW,
+    SIDES,
     assert_as_precise,
     assert_same,
     assert_zero,
@@ -26,13 +28,6 @@ from compat_data import (
 
 pytestmark = pytest.mark.slow  # the import alone
 
-BATCH = (
-    "BatchHardTripletLoss",
-    "BatchHardSoftMarginTripletLoss",
-    "BatchSemiHardTripletLoss",
-    "BatchAllTripletLoss",
-)
-SIDES = {"TripletLoss": 3, "ContrastiveLoss": 2, "OnlineContrastiveLoss": 2}
 PAIRS = ("ContrastiveLoss", "OnlineContrastiveLoss")
 METRICS = ("euclidean", "squared", "not squared", "cosine")
 GIVEN_METRICS = tuple(

@@ -12,22 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from compat_data import rows_of
+from compat_data import BATCH, SIDES, rows_of
 from flashmetric.compat import fuse, patch
 from fresh_python import run_python
 
 pytestmark = pytest.mark.slow  # the import alone
 
-NAMES = (
-    "BatchHardTripletLoss",
-    "BatchHardSoftMarginTripletLoss",
-    "BatchSemiHardTripletLoss",
-    "BatchAllTripletLoss",
-    "TripletLoss",
-    "ContrastiveLoss",
-    "OnlineContrastiveLoss",
-)
-BATCH = NAMES[:4]
+NAMES = (*BATCH, *SIDES)
 PATH = "sentence_transformers.sentence_transformer.losses"
 
 
@@ -42,7 +33,7 @@ def ours(theirs):  # noqa: ARG001  skips without them
 
 
 def _sides(name):
-    return 1 if name in BATCH else 3 if name == "TripletLoss" else 2
+    return SIDES.get(name, 1)
 
 
 def test_constructor_configuration_and_citation_are_theirs(ours, theirs):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compat_data import LAYOUTS, NARROW, assert_as_precise, assert_same, rows_of
+from compat_data import BATCH, LAYOUTS, NARROW, SIDES, assert_as_precise, assert_same, rows_of
 from device import DEVICE, GPU
 from flashmetric.compat import oml, reid, tfa
 from flashmetric.compat import torch as compat_torch
@@ -84,15 +84,6 @@ def test_losses_of_torch(name):
     assert_same(ours, theirs, sides)
     for dtype in NARROW:
         assert_as_precise(ours, theirs, sides, dtype)
-
-
-BATCH = (
-    "BatchHardTripletLoss",
-    "BatchHardSoftMarginTripletLoss",
-    "BatchSemiHardTripletLoss",
-    "BatchAllTripletLoss",
-)
-SIDES = {"TripletLoss": 3, "ContrastiveLoss": 2, "OnlineContrastiveLoss": 2}
 
 
 @pytest.fixture(scope="module")

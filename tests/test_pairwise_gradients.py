@@ -8,16 +8,13 @@ import pytest
 import torch
 
 from compare import assert_no_worse_than
-from keys_data import KINDS, hard_rows
+from keys_data import FINITE_KINDS, hard_rows
 from op_db import OP
 from samples import Sample, cotangent_for
 from test_gradients import assert_value_and_gradient, gradients, judge
 
 PAIRWISE = OP["pairwise_distances"]
 PRODUCTS = ["euclidean", "sqeuclidean", "cosine", "dot"]
-# Not those with distances beyond float32: test_nonfinite.py has rows of which some are not finite.
-FINITE = sorted(set(KINDS) - {"beyond_tiles", "keys_overflow", "squares_overflow"})
-FINITE = [kind for kind in FINITE if not kind.startswith("with_")]
 
 
 def _sides(kind: str, others: bool) -> dict[str, torch.Tensor]:
@@ -27,7 +24,7 @@ def _sides(kind: str, others: bool) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("distance", PRODUCTS)
-@pytest.mark.parametrize("kind", FINITE)
+@pytest.mark.parametrize("kind", FINITE_KINDS)
 def test_rows_that_are_hard_to_tell_apart(kind, distance):
     for others in (False, True):
         for normalize in (False, True):

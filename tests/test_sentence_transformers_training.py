@@ -9,18 +9,13 @@ import warnings
 import pytest
 import torch
 
+from compat_data import BATCH, SIDES
+
 pytestmark = pytest.mark.slow
 
 WORDS = ["[UNK]", *(f"w{i}" for i in range(40))]
 PAIRS = ("ContrastiveLoss", "OnlineContrastiveLoss")
-NAMES = (
-    "BatchHardTripletLoss",
-    "BatchHardSoftMarginTripletLoss",
-    "BatchSemiHardTripletLoss",
-    "BatchAllTripletLoss",
-    "TripletLoss",
-    *PAIRS,
-)
+NAMES = (*BATCH, *SIDES)
 REASON = "trains with sentence-transformers 6.2"
 
 

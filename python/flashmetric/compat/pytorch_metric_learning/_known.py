@@ -18,7 +18,7 @@ from torch import Tensor
 from flashmetric import _ops
 from flashmetric._compat import all_modules_are_hooked
 
-from ._metric import is_hooked, is_touched
+from ._metric import is_hooked, is_touched, keeps_stats
 
 __all__ = ["Words", "are_usual", "keep", "known", "reducer_words", "words_of"]
 
@@ -51,10 +51,10 @@ def known(module: Any, words: Words | None) -> Any:
 
 def keep(module: Any, words: Words | None, meaning: Any) -> None:
     """Unless a word may change without becoming another object, or a part is not what its class
-    says."""
-    parts = module, *module.__dict__["_modules"].values()
+    says, or keeps statistics."""
+    parts = [part for part in (module, *module.__dict__["_modules"].values()) if part is not None]
     plain = words is not None and all(isinstance(word, _PLAIN) for word in words)
-    if plain and not any(is_touched(part) for part in parts if part is not None):
+    if plain and not any(is_touched(part) or keeps_stats(part) for part in parts):
         module.__dict__["_known"] = Known(words, meaning)  # type: ignore[arg-type]
 
 

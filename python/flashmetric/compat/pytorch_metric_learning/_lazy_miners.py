@@ -104,8 +104,7 @@ class _Lazy(FusedMiner):
             embeddings, labels, ref_emb, labels_of(ref_emb, ref_labels, labels)
         )
         device = 0 if words is None else are_usual(embeddings, labels)
-        stats = keeps_stats(self) or keeps_stats(self.distance)
-        if device and type(output) is Mined and output.recipe.miner is self and not stats:
+        if device and type(output) is Mined and output.recipe.miner is self:
             keep(self, words, (device, output.recipe.ruling))
         return output
 

@@ -73,7 +73,7 @@ class FusedLoss:
     ) -> dict[str, Any]:
         """The sub-losses, for the reducer of the loss."""
         if is_compiling() and isinstance(indices_tuple, Mined):
-            indices_tuple = indices_tuple.recipe.found_in_graph()
+            indices_tuple = indices_tuple.recipe.found()
         metric = self.metric()
         if isinstance(metric, Metric):
             reason = _ops.why_not_fused(embeddings.device, self.kernel_of(indices_tuple))

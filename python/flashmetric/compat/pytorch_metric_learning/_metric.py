@@ -166,7 +166,8 @@ def is_touched(module: Any) -> bool:
 
 def keeps_stats(module: Any) -> bool:
     """Whether there are statistics to reset or to find; a module without any takes 4 us to see."""
-    return module.collect_stats or "_record_these_stats" in module.__dict__
+    own = module.__dict__
+    return bool(own.get("collect_stats")) or "_record_these_stats" in own
 
 
 def record(distance: Any, query: Tensor, ref: Tensor) -> None:

@@ -68,18 +68,10 @@ class Recipe:
         return same and self._versions is not None and self._versions == self._now()
 
     @torch.no_grad()
-    def found_in_graph(self) -> tuple[Tensor, ...]:
-        """The same for torch.compile, in whose graphs no versions can be compared."""
-        if self._found is not None:
-            return self._found
-        found: tuple[Tensor, ...] = self.miner.find(self.ruling, *self._asked)
-        return found
-
-    @torch.no_grad()
     def found(self) -> tuple[Tensor, ...]:
-        """The indices."""
+        """The indices. In the graphs of torch.compile no versions can be compared."""
         if self._found is None:
-            if self._versions != self._now():
+            if not is_compiling() and self._versions != self._now():
                 text = (
                     f"[{type(self.miner).__name__}] embeddings and labels must stay as they are "
                     "until the mined indices are read; they were changed in place. Read them "

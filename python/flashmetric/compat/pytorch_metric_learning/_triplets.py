@@ -22,7 +22,6 @@ from ._metric import (
     Metric,
     batch_of,
     distance_of,
-    keeps_stats,
     n_triplets,
     reduction_of,
     unusual,
@@ -141,18 +140,17 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
 
     def _keep(self, words: Words, embeddings: Tensor, labels: Any, indices: Mined) -> None:
         """A call that comes to no more than a loss of ours, in the dtype of its rows."""
-        ruling, metric = indices.recipe.ruling, self.metric()
-        reduction = reduction_of(self.reducer, self.name)
-        stats = any(keeps_stats(part) for part in (self, self.distance, self.reducer))
-        extra = self.swap or stats or self.embedding_regularizer is not None
-        same = ruling.metric == metric and ruling.metric.first is None
-        if extra or not same or reduction not in ("mean", "mean_active", "sum"):
+        ruling, reduction = indices.recipe.ruling, reduction_of(self.reducer, self.name)
+        if ruling.rule != {"mining": "hard"} or reduction not in ("mean", "mean_active", "sum"):
             return
-        if ruling.rule == {"mining": "hard"} and self._means(ruling, embeddings, labels, indices):
-            options = self._options(ruling.metric, reduction)
-            call = known_triplet_loss(embeddings, labels, **ruling.rule, **options)
-            if call is not None:
-                keep(self, words, (ruling, call))
+        extra = self.swap or self.embedding_regularizer is not None or ruling.metric.first
+        same = ruling.metric == self.metric()
+        if extra or not same or not self._means(ruling, embeddings, labels, indices):
+            return
+        options = self._options(ruling.metric, reduction)
+        call = known_triplet_loss(embeddings, labels, **ruling.rule, **options)
+        if call is not None:
+            keep(self, words, (ruling, call))
 
     def _options(self, metric: Metric, reduction: str) -> Rule:
         options = {
