@@ -74,25 +74,14 @@ void launch_tiles(SemiHardState state, const DeviceFacts& facts, cudaStream_t st
   launch_tiles_mma(state, facts.shared_bytes, stream, launches);
 }
 
-// Blocks of rows by keys: mostly there is next to nothing to do.
-constexpr unsigned kRowKeyBlocks = 64;
-// Rows times splits of the references: 64 MiB of bests.
-constexpr int64_t kMostBests = int64_t{1} << 18;
-
 template <Keys keys>
 void launch_choosing(const SemiHardState& state, cudaStream_t stream, Launches& launches) {
   const RowView<float> x = view_as<float>(state.query);
   const RowView<float> r = view_as<float>(state.ref);
   start(launches, "choose_semihard", choose_semihard<keys>, blocks_for(state.query.n, kChooseWarps),
         kChooseWarps * kWarp, 0, stream, state, x, r);
-  const unsigned each = blocks_for(state.query.n, 1);
-  const dim3 grid(each < kRowKeyBlocks ? each : kRowKeyBlocks,
-                  static_cast<unsigned>(state.key_splits));
-  start(launches, "judge_semihard_rows", judge_semihard_rows<keys>, grid, kRowKeyThreads, 0, stream,
-        state, x, r);
-  const unsigned some = blocks_for(state.query.n, kRowKeyWarps);
-  start(launches, "settle_semihard_rows", settle_semihard_rows<keys>,
-        some < kRowKeyBlocks ? some : kRowKeyBlocks, kRowKeyThreads, 0, stream, state, x, r);
+  start(launches, "judge_semihard_rows", judge_semihard_rows<keys>, kRowKeyBlocks, kRowKeyThreads,
+        0, stream, state, x, r);
 }
 
 }  // namespace
@@ -103,8 +92,6 @@ SemiHardTiles::SemiHardTiles(const DenseProblem& problem, Names names, const Dev
   names.reduction = reduction_of(names.dense_reduction);
   static_cast<MineState&>(state) = mine_state(mined, names, facts);
   state.split = true;
-  const int64_t splits = kMostBests / (mined.query.n + 1) + 1;
-  state.key_splits = state.key_splits < splits ? state.key_splits : static_cast<int32_t>(splits);
   state.drop = problem.drop_without_semihard;
   state.uncovered = problem.uncovered;
   loss = triplet_state(terms, names);
@@ -116,6 +103,7 @@ void SemiHardTiles::lay_out_zeros(Arena& arena) {
   state.crowded = arena.take<int32_t>(1);
   state.n_valid = arena.take<int32_t>(1);
   state.width = arena.take<uint32_t>(mined.query.n * kMostPositives);
+  state.shares_judged = arena.take<int32_t>(kRowKeyBlocks);
   for (const int64_t*& index : loss.index) index = &kNoIndexYet;
   loss.tally = state.tally;
   loss.elsewhere = state.crowded;
@@ -128,7 +116,7 @@ void SemiHardTiles::lay_out_rest(Arena& arena) {
   state.low = arena.take<float>(positives);
   state.certain = arena.take<float>(positives);
   state.widest = arena.take<float>(state.ranked[1].padded);
-  state.bests = arena.take<RowBests>(state.key_splits * terms.n);
+  state.bests = arena.take<RowBests>(kRowKeyBlocks * kMostPositives);
   for (int64_t*& chosen : state.chosen) chosen = arena.take<int64_t>(terms.n);
   loss.rows[0].numbers = state.query.numbers;
   loss.rows[1].numbers = state.ref.numbers;

@@ -2,8 +2,9 @@
 // Chooses by whole rows of float64 keys, for anchors that tiles could not decide: too many
 // near-ties, no negative beyond a positive, rows that they cannot rank.
 //
-// Algorithm: a block has an anchor and a split of the references; eight lanes a key. What the
-// splits have found is put together by a kernel of its own.
+// Algorithm: a block has an anchor and a share of the references; eight lanes a key. Mostly there
+// are next to no such anchors: then many blocks share one, and the last of them to finish puts
+// together what they have found.
 #pragma once
 
 #include "semihard_positives.cuh"
@@ -13,13 +14,23 @@ namespace flashmetric::cuda {
 constexpr int kRowKeyThreads = 256;
 constexpr int kRowKeyWarps = kRowKeyThreads / kWarp;
 
-// Anchor number `at` of those that keys judge; -1: none.
-__device__ inline int64_t anchor_by_keys(const SemiHardState& state, int64_t at) {
-  if (state.tally->n_irregular == 0) {
-    return at < state.tally->n_by_keys ? state.by_keys[at] : -1;
+// Those that keys judge, and how many blocks share each.
+struct RowKeyWork {
+  const SemiHardState& state;
+  bool all;
+  int64_t anchors;
+  int64_t splits = 1;
+
+  __device__ explicit RowKeyWork(const SemiHardState& of)
+      : state(of), all(of.tally->n_irregular > 0), anchors(all ? of.query.n : of.tally->n_by_keys) {
+    constexpr int64_t least = kRowKeyThreads / 8;  // references: a key for each eight threads
+    const int64_t most = (of.ref.n + least - 1) / least;
+    if (anchors > 0) splits = gridDim.x / anchors;
+    splits = splits < most ? splits : most;
+    splits = splits > 1 ? splits : 1;
   }
-  return at < state.query.n ? at : -1;
-}
+  __device__ int64_t anchor(int64_t at) const { return all ? at : state.by_keys[at]; }
+};
 
 template <Keys keys>
 __device__ RowBests bests_of_split(const AnchorPositives<keys>& positives, int64_t begin,
@@ -37,52 +48,57 @@ __device__ RowBests bests_of_split(const AnchorPositives<keys>& positives, int64
   return bests;
 }
 
+// Of all threads, in the first warp.
+__device__ inline void merge_block(RowBests& bests) {
+  __shared__ RowBests of_warp[kRowKeyWarps][kMostPositives];
+  bests.offer_lane(8);
+  bests.offer_lane(16);
+  if (lane_of() < 8) of_warp[warp_of()][lane_of()] = bests;
+  __syncthreads();
+  for (int w = 1; w < kRowKeyWarps && warp_of() == 0; ++w) bests.offer(of_warp[w][lane_of() % 8]);
+  __syncthreads();
+}
+
+// Of all shares of anchor number `at`, in the warp of the block that has come last; the others are
+// told that they have not. `item`: number of the share.
+__device__ inline bool merge_shares(const RowKeyWork& work, int64_t at, int64_t item,
+                                    RowBests& bests) {
+  const SemiHardState& state = work.state;
+  if (work.splits == 1) return true;
+  if (lane_of() < 8) state.bests[item * kMostPositives + lane_of()] = bests;
+  __threadfence();
+  __syncwarp();
+  const int before = lane_of() == 0 ? atomicAdd(state.shares_judged + at, 1) : 0;
+  if (__shfl_sync(kAllLanes, before, 0) + 1 < work.splits) return false;
+  __threadfence();
+  for (int64_t split = lane_of() / 8; split < work.splits; split += kWarp / 8) {
+    bests.offer(state.bests[(at * work.splits + split) * kMostPositives + lane_of() % 8]);
+  }
+  bests.offer_lane(8);
+  bests.offer_lane(16);
+  return true;
+}
+
 template <Keys keys>
 __global__ void __launch_bounds__(kRowKeyThreads)
     judge_semihard_rows(const __grid_constant__ SemiHardState state, RowView<float> x,
                         RowView<float> r) {
   await_inputs();
-  __shared__ RowBests of_warp[kRowKeyWarps][kMostPositives];
   if (*state.crowded != 0) return;
-  const int64_t share = (state.ref.n + gridDim.y - 1) / gridDim.y;
-  const int64_t begin = share * blockIdx.y;
-  const int64_t end = begin + share < state.ref.n ? begin + share : state.ref.n;
-  for (int64_t at = blockIdx.x;; at += gridDim.x) {
-    const int64_t i = anchor_by_keys(state, at);
-    if (i < 0) return;
+  const RowKeyWork work(state);
+  const int64_t share = (state.ref.n + work.splits - 1) / work.splits;
+  for (int64_t item = blockIdx.x; item < work.anchors * work.splits; item += gridDim.x) {
+    const int64_t at = item / work.splits;
+    const int64_t i = work.anchor(at);
     if (!state.labels.query_takes_part(i)) continue;
     const AnchorPositives<keys> positives(state, x, r, i);
+    const int64_t begin = item % work.splits * share;
+    const int64_t end = begin + share < state.ref.n ? begin + share : state.ref.n;
     RowBests bests = bests_of_split(positives, begin, end);
-    bests.offer_lane(8);
-    bests.offer_lane(16);
-    if (lane_of() < 8) of_warp[warp_of()][lane_of()] = bests;
-    __syncthreads();
-    if (threadIdx.x < 8) {
-      for (int w = 1; w < kRowKeyWarps; ++w) bests.offer(of_warp[w][threadIdx.x]);
-      state.bests[(blockIdx.y * state.query.n + i) * kMostPositives + threadIdx.x] = bests;
+    merge_block(bests);
+    if (warp_of() == 0 && merge_shares(work, at, item, bests)) {
+      positives.write_best(bests.beyond, bests.farthest);
     }
-    __syncthreads();
-  }
-}
-
-// A warp an anchor.
-template <Keys keys>
-__global__ void __launch_bounds__(kRowKeyThreads)
-    settle_semihard_rows(const __grid_constant__ SemiHardState state, RowView<float> x,
-                         RowView<float> r) {
-  await_inputs();
-  if (*state.crowded != 0) return;
-  const int64_t warps = int64_t{gridDim.x} * kRowKeyWarps;
-  for (int64_t at = int64_t{blockIdx.x} * kRowKeyWarps + warp_of();; at += warps) {
-    const int64_t i = anchor_by_keys(state, at);
-    if (i < 0) return;
-    if (!state.labels.query_takes_part(i)) continue;
-    const AnchorPositives<keys> positives(state, x, r, i);
-    RowBests bests;
-    for (int split = 0; split < state.key_splits; ++split) {
-      bests.offer(state.bests[(split * state.query.n + i) * kMostPositives + positives.own()]);
-    }
-    positives.write_best(bests.beyond, bests.farthest);
   }
 }
 

@@ -21,6 +21,9 @@ constexpr int kMostPositives = 8;
 constexpr int kPositivesShift = 3;
 static_assert(1 << kPositivesShift == kMostPositives);
 
+// Blocks that judge rows by keys: four for each multiprocessor of an H100.
+constexpr int kRowKeyBlocks = 528;
+
 // The best negative beyond a positive, and the farthest of all, by the negated key. Lane q of every
 // eight has that of positive q.
 struct RowBests {
@@ -46,9 +49,10 @@ struct SemiHardState : MineState {
   float* certain = nullptr;    // the same: s + e + slack_i
   float* widest = nullptr;     // [padded references] largest slack of the 32 that share the place
   uint32_t* width = nullptr;   // [n_query][kMostPositives] lowest_bits, 0: none known
-  RowBests* bests = nullptr;   // [key_splits][n_query][kMostPositives] of rows that keys judge
-  int64_t* chosen[3] = {};     // [n_query * kMostPositives] anchor, positive, negative
-  double* keys[2] = {};        // of both pairs
+  RowBests* bests = nullptr;   // [kRowKeyBlocks][kMostPositives] of shares of rows by keys
+  int32_t* shares_judged = nullptr;  // [kRowKeyBlocks] of each such row
+  int64_t* chosen[3] = {};           // [n_query * kMostPositives] anchor, positive, negative
+  double* keys[2] = {};              // of both pairs
 
   __device__ int64_t known_position(int64_t i) const {
     const int64_t other = labels.self(i);
