@@ -4,9 +4,9 @@
 //
 // Algorithm: as bits of an unsigned integer, the difference of an upper bound and the lower end of
 // a window is small if it is within, large if it is beyond, and larger still if it is negative. So
-// a pair and a positive cost a subtraction and a minimum, and a few columns together a comparison.
-// Only where that comes below the width of a window, which is rare after a survey (gate.cuh), is
-// something narrowed and stored.
+// a pair and a positive cost a subtraction and a minimum, which the compiler makes one of three,
+// and the pairs of a tile a vote. Only where a minimum comes below the width of a window, which is
+// rare after a survey (gate.cuh), the thread that has it looks at the pairs one by one.
 #pragma once
 
 #include "gate.cuh"
@@ -22,72 +22,73 @@ struct SemiHardGate {
   int32_t first;         // column of the tile
   const Acc& acc;
 
-  static constexpr int kGroup = 8 / slots;  // blocks between two branches: 16 pairs
-  static constexpr int kEach = 2 * kGroup;  // of a row
+  static constexpr int kGroup = 4;                 // blocks whose columns share a slack
+  static constexpr int kGroups = blocks / kGroup;  // of a tile
+  static constexpr int kEach = 2 * kGroup;         // pairs of a row in a group
 
   FM_DEVICE void run() const {
+    Tile tile;
+    read(tile);
+    const int most = positives();
     bool changed = false;
-#pragma unroll
-    for (int b = 0; b < blocks; b += kGroup) {
-      Group group;
-      read(b, group);
 #pragma unroll 1
-      for (int p = 0; p < rows.most; ++p) changed |= look_beyond(p, b, group);
-    }
+    for (int p = 0; p < most; ++p) changed |= look_beyond(p, tile);
     if (changed) drop_excluded();
   }
 
   // Only narrows windows.
   FM_DEVICE void survey() const {
+    Tile tile;
+    read(tile);
+    float slack = tile.slack[0];
+#pragma unroll
+    for (int g = 1; g < kGroups; ++g) slack = ::fmaxf(slack, tile.slack[g]);
+    const int most = positives();
 #pragma unroll 1
-    for (int p = 0; p < rows.most; ++p) {
-      float nearest[slots];
+    for (int p = 0; p < most; ++p) {
 #pragma unroll
-      for (int s = 0; s < slots; ++s) nearest[s] = kUnknown;
-#pragma unroll
-      for (int b = 0; b < blocks; b += kGroup) {
-        Group group;
-        read(b, group);
-#pragma unroll
-        for (int s = 0; s < slots; ++s) {
-          nearest[s] = ::fminf(nearest[s], nearest_beyond(rows.get(kCertain, p, s), s, group));
-        }
-      }
-#pragma unroll
-      for (int s = 0; s < slots; ++s) rows.narrow(p, s, lowest_of_quad(nearest[s]));
+      for (int s = 0; s < slots; ++s) narrow_to_nearest(p, s, slack, tile);
     }
+    __syncwarp();
   }
 
  private:
-  struct Group {
-    float upper[slots][kEach];  // +inf where a column is no negative
-    float slack;                // twice the largest
-    uint32_t stored[slots];     // bits: columns that are candidates already
+  // The tile as a thread sees it.
+  struct Tile {
+    float upper[slots][kGroups][kEach];  // +inf where a column is no negative
+    float slack[kGroups];                // twice the largest
+    uint32_t stored[slots];              // bits: pairs that are candidates already
   };
 
+  // From one lane: the compiler must see that all loop as often.
+  FM_DEVICE int positives() const { return __shfl_sync(kAllLanes, rows.most, 0); }
   FM_DEVICE int column(int block) const {
-    return sum_column(static_cast<int>(threadIdx.x) % kWarp, block, 0);
+    return sum_column(static_cast<int>(threadIdx.x % kWarp), block, 0);
   }
 
-  FM_DEVICE void read(int b, Group& group) const {
-    group.slack = 2 * columns[kColumnSlack * stride + 8 * b];
+  FM_DEVICE void read(Tile& tile) const {
 #pragma unroll
-    for (int s = 0; s < slots; ++s) group.stored[s] = 0;
+    for (int s = 0; s < slots; ++s) tile.stored[s] = 0;
 #pragma unroll
-    for (int g = 0; g < kGroup; ++g) {
-      const auto shift =
-          *reinterpret_cast<const float2*>(columns + kShift * stride + column(b + g));
+    for (int g = 0; g < kGroups; ++g) {
+      tile.slack[g] = 2 * columns[kColumnSlack * stride + 8 * kGroup * g];
 #pragma unroll
-      for (int s = 0; s < slots; ++s) {
-        group.upper[s][2 * g] = shift.x - acc(s, b + g, 0);
-        group.upper[s][2 * g + 1] = shift.y - acc(s, b + g, 1);
+      for (int b = 0; b < kGroup; ++b) {
+        const int block = kGroup * g + b;
+        const auto shift =
+            *reinterpret_cast<const float2*>(columns + kShift * stride + column(block));
+#pragma unroll
+        for (int s = 0; s < slots; ++s) {
+          tile.upper[s][g][2 * b] = shift.x - acc(s, block, 0);
+          tile.upper[s][g][2 * b + 1] = shift.y - acc(s, block, 1);
+        }
       }
+      const int32_t begin = first + 8 * kGroup * g;
+      if (rows.special_begin < begin + 8 * kGroup && rows.special_end > begin) mask(g, tile);
     }
-    const int32_t begin = first + 8 * b;
-    if (rows.special_begin < begin + 8 * kGroup && rows.special_end > begin) mask(b, group);
   }
 
-  FM_DEVICE void mask(int b, Group& group) const {
+  FM_DEVICE void mask(int g, Tile& tile) const {
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
       const int32_t begin = rows.memory.get(kBegin, s);
@@ -95,76 +96,87 @@ struct SemiHardGate {
       const int32_t self = rows.memory.get(kSelf, s);
 #pragma unroll
       for (int v = 0; v < kEach; ++v) {
-        const int32_t position = first + column(b + v / 2) + v % 2;
+        const int32_t position = position_of(g, v);
         const bool positive = static_cast<uint32_t>(position - begin) < length;
-        if (positive || position == self) group.upper[s][v] = __int_as_float(0x7F800000);
+        if (positive || position == self) tile.upper[s][g][v] = __int_as_float(0x7F800000);
       }
     }
   }
+  FM_DEVICE int32_t position_of(int g, int v) const {
+    return first + column(kGroup * g + v / 2) + v % 2;
+  }
 
-  // The lowest upper bound of those that are certainly beyond; +inf, or kUnknown, if none is.
-  //
-  // Numerics: the sum rounds once, and so does what is added for it.
-  FM_DEVICE float nearest_beyond(float certain, int s, const Group& group) const {
-    float beyond = certain + group.slack;
-    beyond += ::fabsf(beyond) * static_cast<float>(4 * Precision<float>::roundoff);
-    float nearest = kUnknown;
+  // The least of upper - from, as an unsigned integer.
+  FM_DEVICE static uint32_t least_above(float from, const float (&upper)[kEach]) {
+    uint32_t least = __float_as_uint(upper[0] - from);
 #pragma unroll
-    for (int v = 0; v < kEach; ++v) {
-      const float upper = group.upper[s][v];
-      nearest = ::fminf(nearest, upper >= beyond ? upper : kUnknown);
-    }
-    return nearest;
+    for (int v = 1; v < kEach; ++v) least = ::min(least, __float_as_uint(upper[v] - from));
+    return least;
+  }
+
+  // Numerics: the difference rounds once, so does the sum with it, and so does what is added for
+  // both.
+  FM_DEVICE void narrow_to_nearest(int p, int s, float slack, const Tile& tile) const {
+    constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
+    const float beyond = rows.beyond(p, s, slack);
+    uint32_t least = least_above(beyond, tile.upper[s][0]);
+#pragma unroll
+    for (int g = 1; g < kGroups; ++g) least = ::min(least, least_above(beyond, tile.upper[s][g]));
+    const float gap = __uint_as_float(least);
+    if (least >= 0x7F800000U) return;  // negative, or none: NaN or infinite
+    rows.narrow(p, s, (beyond + gap) + u * (::fabsf(beyond) + gap));
   }
 
   // Whether a pair of the warp is within the window beyond positive p.
-  FM_DEVICE bool look_beyond(int p, int b, Group& group) const {
-    bool hit[slots];
+  FM_DEVICE bool look_beyond(int p, Tile& tile) const {
+    Window window[slots];
+    rows.read(p, window);
+    bool hit[kGroups][slots];
     bool any = false;
 #pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      const float low = rows.get(kLow, p, s);
-      uint32_t least = __float_as_uint(group.upper[s][0] - low);
+    for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-      for (int v = 1; v < kEach; ++v) {
-        least = ::min(least, __float_as_uint(group.upper[s][v] - low));
+      for (int s = 0; s < slots; ++s) {
+        const uint32_t least = least_above(window[s].low, tile.upper[s][g]);
+        hit[g][s] = least <= __float_as_uint(window[s].width + tile.slack[g]);
+        any |= hit[g][s];
       }
-      hit[s] = least <= __float_as_uint(rows.get(kWidth, p, s) + group.slack);
-      any |= hit[s];
     }
     if (!__any_sync(kAllLanes, any)) return false;
 #pragma unroll
-    for (int s = 0; s < slots; ++s) {
-      if (!__any_sync(kAllLanes, hit[s])) continue;
-      const float nearest = nearest_beyond(rows.get(kCertain, p, s), s, group);
-      rows.narrow(p, s, lowest_of_quad(nearest));
-      store(p, s, b, group);
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int s = 0; s < slots; ++s) {
+        if (hit[g][s]) keep(p, g, s, tile);
+      }
     }
+    __syncwarp();
     return true;
   }
 
-  // A thread mostly has one, if any: only then what storing takes.
-  FM_DEVICE void store(int p, int s, int b, Group& group) const {
+  // What lies within the window. A thread mostly has one pair there, if any.
+  FM_DEVICE void keep(int p, int g, int s, Tile& tile) const {
     const float low = rows.get(kLow, p, s);
-    const uint32_t width = __float_as_uint(rows.get(kWidth, p, s) + group.slack);
+    const uint32_t width = __float_as_uint(rows.get(kWidth, p, s) + tile.slack[g]);
     uint32_t open = 0;
 #pragma unroll
     for (int v = 0; v < kEach; ++v) {
-      open |= __float_as_uint(group.upper[s][v] - low) <= width ? 1U << v : 0;
+      open |= __float_as_uint(tile.upper[s][g][v] - low) <= width ? 1U << v : 0;
     }
-    open &= ~group.stored[s];
-    group.stored[s] |= open;
+    open &= ~(tile.stored[s] >> (kEach * g));
+    tile.stored[s] |= open << (kEach * g);
+    const float beyond = rows.beyond(p, s, tile.slack[g]);
 #pragma unroll 1
     for (; open != 0; open &= open - 1) {
       const int v = __ffs(static_cast<int>(open)) - 1;
-      float upper = group.upper[s][0];
+      float upper = tile.upper[s][g][0];
 #pragma unroll
       for (int other = 1; other < kEach; ++other) {
-        if (v == other) upper = group.upper[s][other];
+        if (v == other) upper = tile.upper[s][g][other];
       }
+      if (upper >= beyond) rows.narrow(p, s, upper);
       const int32_t count = rows.n_kept[s]++;
-      if (count >= kCandidates) continue;
-      rows.kept(state, 0, s)[count] = {upper, first + column(b + v / 2) + v % 2};
+      if (count < kCandidates) rows.kept(state, 0, s)[count] = {upper, position_of(g, v)};
     }
   }
 

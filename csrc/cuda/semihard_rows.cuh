@@ -10,32 +10,62 @@
 namespace flashmetric::cuda {
 
 // Of a positive: the window is [low, low + width], and scores from `certain` on are beyond it.
-enum WindowField : int { kLow, kWidth, kCertain, kWindowFields };
+enum WindowField : int { kLow, kWidth, kCertain };
+struct Window {
+  float low, width;
+};
 
 // Wider than any score: no negative is known that is certainly beyond.
 constexpr float kOpenWidth = kUnknown;
 
-// memory.kReach is the position of the row here.
+// memory.kReach is the position of the row here. The windows of two slots lie together, in 16 bytes
+// that one load reads.
 template <int slots, class Memory, int quads>
 struct SemiHardRows : RowGate<slots, Memory> {
-  static constexpr int kWindowWords = kWindowFields * kMostPositives * slots * quads;
+  static constexpr int kWindowWords = 2 * kMostPositives * slots * quads;
+  static constexpr int kCertainWords = kWindowWords / 2;
   static constexpr int kSharedBytes =
-      Memory::kBytes + kWindowWords * static_cast<int>(sizeof(float));
+      Memory::kBytes + (kWindowWords + kCertainWords) * static_cast<int>(sizeof(float));
+  static_assert(slots % 2 == 0);
   using RowGate<slots, Memory>::memory;
 
-  float* window;
+  float* window;   // [kMostPositives][slots / 2][quads][2] low, width
+  float* certain;  // [kMostPositives][slots][quads]
   int32_t n_kept[slots];
   int most = 0;  // positives of a row of this warp
 
   FM_DEVICE void attach(int32_t* shared, int thread) {
-    window = reinterpret_cast<float*>(shared) + thread / 4;
-    memory.attach(shared + kWindowWords + thread / 4);
+    const int quad = thread / 4;
+    window = reinterpret_cast<float*>(shared) + 4 * quad;
+    certain = reinterpret_cast<float*>(shared) + kWindowWords + quad;
+    memory.attach(shared + kWindowWords + kCertainWords + quad);
+  }
+  FM_DEVICE float* place(WindowField field, int positive, int slot) const {
+    if (field == kCertain) return certain + (positive * slots + slot) * quads;
+    return window + (positive * (slots / 2) + slot / 2) * 4 * quads + slot % 2 * 2 + field;
   }
   FM_DEVICE float get(WindowField field, int positive, int slot) const {
-    return window[((positive * kWindowFields + field) * slots + slot) * quads];
+    return *place(field, positive, slot);
   }
   FM_DEVICE void set(WindowField field, int positive, int slot, float value) {
-    window[((positive * kWindowFields + field) * slots + slot) * quads] = value;
+    *place(field, positive, slot) = value;
+  }
+  FM_DEVICE void read(int positive, Window (&to)[slots]) const {
+#pragma unroll
+    for (int s = 0; s < slots; s += 2) {
+      const float4 two = *reinterpret_cast<const float4*>(place(kLow, positive, s));
+      to[s] = {two.x, two.y};
+      to[s + 1] = {two.z, two.w};
+    }
+  }
+  // From here on an upper bound tells that a column is certainly beyond, with `slack` for twice its
+  // own.
+  //
+  // Numerics: the sum rounds once, and so does what is added for it.
+  FM_DEVICE float beyond(int positive, int slot, float slack) const {
+    constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
+    const float from = get(kCertain, positive, slot) + slack;
+    return from + ::fabsf(from) * u;
   }
 
   FM_DEVICE void start(const SemiHardState& state, int slot, int32_t at) {
@@ -64,15 +94,16 @@ struct SemiHardRows : RowGate<slots, Memory> {
     }
   }
 
-  // A negative with this upper bound is certainly beyond the positive, in all four threads.
+  // A negative with this upper bound is certainly beyond the positive. The four threads of the row
+  // do not wait for each other: widths are no less than 0, and ordered like integers.
   //
   // Numerics: three roundings of at most u (|upper + slack| + |low|) each, for which 4 are added.
-  FM_DEVICE void narrow(int positive, int slot, float upper) {
+  FM_DEVICE void narrow(int positive, int slot, float upper) const {
     constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
     const float low = get(kLow, positive, slot);
     const float high = upper + this->slack(slot);
     const float width = (high - low) + u * (::fabsf(high) + ::fabsf(low));
-    set(kWidth, positive, slot, ::fminf(get(kWidth, positive, slot), width));
+    atomicMin(reinterpret_cast<uint32_t*>(place(kWidth, positive, slot)), __float_as_uint(width));
   }
 };
 
