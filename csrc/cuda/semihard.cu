@@ -59,15 +59,23 @@ void launch_thresholds(const SemiHardState& state, cudaStream_t stream, Launches
         view_as<float>(state.ref));
 }
 
+// Tiles of a split that are surveyed: more would cost more than the candidates that they spare, of
+// 4096 rows and of 16384, counted in instructions.
+int survey_of(const SemiHardState& state) {
+  const int tiles = state.ranked[1].padded / kWgmmaColumns;
+  const int share = (tiles + state.tile_splits - 1) / state.tile_splits;
+  const int eighth = share / 8 < 8 ? share / 8 : 8;
+  const int some = eighth > 2 ? eighth : 2;
+  return some < share ? some : share;
+}
+
 void launch_tiles(SemiHardState state, const DeviceFacts& facts, cudaStream_t stream,
                   Launches& launches) {
   if (!launches.fine()) return;
   state.ranked[1].slack = state.widest;
-  constexpr int least = 4;  // windows are many, and each candidate costs one look more
-  const Path path = path_of(facts.major, facts.minor);
-  state.survey_tiles = survey_of(shape_of(path), state.ranked[1].padded, state.tile_splits, least);
+  state.survey_tiles = survey_of(state);
 #if defined(FLASHMETRIC_CUDA_SM90)
-  if (path == Path::wgmma) {
+  if (path_of(facts.major, facts.minor) == Path::wgmma) {
     return launch_tiles_wgmma(state, stream, launches);
   }
 #endif
