@@ -12,8 +12,8 @@ namespace {
 // Memory for the rows of a chunk, and as much again for lists of positives: what the cache keeps
 // for the kernel that reads it next beside what that reads as well. 31 MiB of an H100's 50.
 int64_t chunk_bytes(const DeviceFacts& facts) { return int64_t{facts.cache_bytes} * 5 / 8; }
-// The same where the rows are seldom asked for: each chunk is some eight launches for nothing.
-constexpr int64_t kSeldomBytes = int64_t{96} << 20;
+// The same where the rows are seldom asked for: each chunk is six launches for nothing.
+constexpr int64_t kSeldomBytes = int64_t{256} << 20;
 // Blocks that have a list: four for each multiprocessor of an H100.
 constexpr int64_t kMostLists = 528;
 
@@ -138,10 +138,18 @@ void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseS
 }
 
 void launch_packing(const DenseState& state, cudaStream_t stream, Launches& launches) {
-  const Compared& compared = state;
-  const int sides = state.labels.symmetric ? 1 : 2;
   const RowView<float> rows[2] = {view_as<float>(state.query), view_as<float>(state.ref)};
-  for (int side = 0; side < sides; ++side) {
+  for (int side = 0; side < (state.labels.symmetric ? 1 : 2); ++side) {
+    const unsigned blocks = few_blocks(state, blocks_for(state.rows[side].padded, kWarp));
+    start(launches, "pack_dense", pack_dense, blocks, kPackDenseThreads, 0, stream, state,
+          rows[side], side);
+  }
+}
+
+void launch_measures(const DenseState& state, cudaStream_t stream, Launches& launches) {
+  const Compared& compared = state;
+  const RowView<float> rows[2] = {view_as<float>(state.query), view_as<float>(state.ref)};
+  for (int side = 0; side < (state.labels.symmetric ? 1 : 2); ++side) {
     const unsigned blocks = blocks_for(rows[side].n, kMeasureThreads / 8);
     measure_packed<<<blocks, kMeasureThreads, 0, stream>>>(compared, rows[side]);
   }
@@ -149,21 +157,16 @@ void launch_packing(const DenseState& state, cudaStream_t stream, Launches& laun
   const unsigned slices = blocks_for(state.dim, kSlice);
   centre_rows<<<slices, kMeasureThreads, 0, stream>>>(compared, rows[1]);
   launches.check("centre_rows");
-  for (int side = 0; side < sides; ++side) {
-    const unsigned blocks = blocks_for(state.rows[side].padded, kPackThreads / kWarp);
-    pack_dense<<<blocks, kPackThreads, 0, stream>>>(state, rows[side], side);
-  }
-  launches.check("pack_dense");
-  const unsigned blocks = blocks_for(state.rows[1].padded, kTileThreads);
-  bound_words<<<blocks, kTileThreads, 0, stream>>>(state);
-  launches.check("bound_words");
 }
 
+// Where rows are seldom asked for, the other path has measured them.
 void prepare(const DenseState& state, cudaStream_t stream, Launches& launches) {
   if (!launches.fine()) return;
   if (state.packed && state.query.n > 0 && state.ref.n > 0) {
+    if (!state.seldom) launch_measures(state, stream, launches);
     return launch_packing(state, stream, launches);
   }
+  if (state.seldom) return;
   launch_numbers(state.key, state.dim, state.query, stream, launches);
   if (!state.labels.symmetric) {
     launch_numbers(state.key, state.dim, state.ref, stream, launches);
@@ -217,12 +220,10 @@ struct DenseLaunch {
     }
     visit_all(gradient);
     if (!launches.fine()) return;
-    const unsigned blocks = total_blocks();
     with_wide(state.query.dtype, [&](auto type) {
-      using T = decltype(type);
-      finish_dense<T><<<blocks, kTotalThreads, 0, stream>>>(state);
+      start(launches, "finish_dense", finish_dense<decltype(type)>, total_blocks(), kTotalThreads,
+            0, stream, state);
     });
-    launches.check("finish_dense");
     launch_writes(state, stream, launches);
   }
 };
@@ -239,14 +240,21 @@ Status dense(DenseProblem& problem, Names names, Device device) {
   const bool by_tiles = rule == DenseRule::semihard && tiles.possible();
   DenseState state =
       dense_state(problem, names, rule, by_tiles ? kSeldomBytes : chunk_bytes(facts));
+  state.seldom = by_tiles;
   const auto zeros = [&](Arena& arena) {
     lay_out_zeros(arena, state);
-    if (by_tiles) tiles.lay_out_zeros(arena);
-    if (by_tiles) state.asked = tiles.state.crowded;
-    return state.tally;
+    Tally* const begin = state.tally;
+    if (by_tiles) {
+      tiles.lay_out_zeros(arena);
+      state.asked = tiles.state.crowded;
+      state.tally = tiles.state.tally;
+    }
+    return begin;
   };
   const auto rest = [&](Arena& arena) {
-    Arena other = arena;  // the same memory: whatever the labels, one of the two has no use for it
+    // The same memory: whatever the labels, one of the two has no use for it. But of its begin both
+    // have: the numbers of the rows, and the centre.
+    Arena other = arena;
     lay_out_rest(arena, rule, facts, state);
     if (by_tiles) tiles.lay_out_rest(other);
     if (other.bytes() > arena.bytes()) arena = other;

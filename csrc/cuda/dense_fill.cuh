@@ -71,14 +71,9 @@ __device__ inline void add_stage(const HalfStage& x_stage, const HalfStage& r_st
   for (int c = 0; c < 4 * kFillRows; ++c) sum[c / 4][c % 4] += part[c / 4][c % 4];
 }
 
-// A block for each tile of queries and references.
-__global__ void __launch_bounds__(kFillThreads, 4)
-    fill_halves(const __grid_constant__ DenseState state, Chunk chunk) {
-  if (!state.is_asked()) return;
-  __shared__ HalfStage x_stage[2];
-  __shared__ HalfStage r_stage[2];
-  const int64_t at = int64_t{blockIdx.y} * kTile;
-  const int64_t j = int64_t{blockIdx.x} * kTile;
+// Products of a tile of queries and references. `stage` is the next to write to.
+__device__ inline void fill_tile(const DenseState& state, const Chunk& chunk, int64_t at, int64_t j,
+                                 HalfStage (&x_stage)[2], HalfStage (&r_stage)[2], int& stage) {
   const int64_t i = chunk.first + at;
   const float* const x = state.rows[0].y + i * state.width;
   const float* const r = state.rows[1].y + j * state.width;
@@ -86,7 +81,6 @@ __global__ void __launch_bounds__(kFillThreads, 4)
   x_part.load(x, state.width, 0);
   r_part.load(r, state.width, 0);
   float sum[kFillRows][4] = {};
-  int stage = 0;
   for (int64_t k = kProducts; k <= state.width; k += kProducts, stage ^= 1) {
     x_part.store(x_stage[stage]);
     r_part.store(r_stage[stage]);
@@ -108,6 +102,21 @@ __global__ void __launch_bounds__(kFillThreads, 4)
   for (int a = 0; a < kFillRows; ++a, to += state.stride / 4) {
     *to = float4{(other[0] + own[a]) - sum[a][0], (other[1] + own[a]) - sum[a][1],
                  (other[2] + own[a]) - sum[a][2], (other[3] + own[a]) - sum[a][3]};
+  }
+}
+
+// A block has a tile after the other.
+__global__ void __launch_bounds__(kFillThreads, 4)
+    fill_halves(const __grid_constant__ DenseState state, Chunk chunk) {
+  await_inputs();
+  if (!state.is_asked()) return;
+  __shared__ HalfStage x_stage[2];
+  __shared__ HalfStage r_stage[2];
+  const int64_t across = state.rows[1].padded / kTile;
+  const int64_t tiles = across * ((chunk.rows + kTile - 1) / kTile);
+  int stage = 0;
+  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    fill_tile(state, chunk, tile / across * kTile, tile % across * kTile, x_stage, r_stage, stage);
   }
 }
 

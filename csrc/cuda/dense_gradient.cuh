@@ -98,31 +98,30 @@ template <class T, class H, Steps steps>
 __global__ void __launch_bounds__(kPairThreads, kPairBlocks)
     pairs_of_rows(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
                   Chunk chunk) {
+  await_inputs();
   if (!state.is_asked()) return;
   __shared__ PairBuffer<T> buffer;
-  const int64_t at = (int64_t{blockIdx.x} * kPairThreads + threadIdx.x) / kWarp;
-  if (at >= chunk.rows) return;
-  const int64_t i = chunk.first + at;
-  const GradientRow<T> row(state.key, x, i, state.dim);
-  const RowPairs<T, steps> pairs{row, r, buffer.pairs(), state.sums[0] + i * state.dim};
-  DensePairs<T, H>{state, chunk}.add_row(pairs, at);
+  const int64_t step = int64_t{gridDim.x} * kPairWarps;
+  for (int64_t at = int64_t{blockIdx.x} * kPairWarps + warp_of(); at < chunk.rows; at += step) {
+    const int64_t i = chunk.first + at;
+    const GradientRow<T> row(state.key, x, i, state.dim);
+    const RowPairs<T, steps> pairs{row, r, buffer.pairs(), state.sums[0] + i * state.dim};
+    DensePairs<T, H>{state, chunk}.add_row(pairs, at);
+  }
 }
 
-// A block has the columns of a word, a warp kPairColumns of them.
+// The columns of a word; a warp has kPairColumns of them.
 template <class T, class H, Steps steps>
-__global__ void __launch_bounds__(kPairThreads, kPairBlocks)
-    pairs_of_columns(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
-                     Chunk chunk) {
-  if (!state.is_asked()) return;
-  __shared__ PairBuffer<T> buffer;
-  __shared__ uint32_t words[kScannedRows];
-  const DensePairs<T, H> dense{state, chunk};
-  const int64_t first = int64_t{blockIdx.x} * kWarp + warp_of() * kPairColumns;
-  for (int64_t begin = 0; begin < chunk.rows; begin += kScannedRows) {
+__device__ void add_word(const DensePairs<T, H>& dense, const RowView<T>& x, const RowView<T>& r,
+                         int64_t word, PairBuffer<T>& buffer, uint32_t (&words)[kScannedRows]) {
+  const DenseState& state = dense.state;
+  const int64_t rows = dense.chunk.rows;
+  const int64_t first = word * kWarp + warp_of() * kPairColumns;
+  for (int64_t begin = 0; begin < rows; begin += kScannedRows) {
     bool some = false;
 #pragma unroll
     for (int at = static_cast<int>(threadIdx.x); at < kScannedRows; at += kPairThreads) {
-      words[at] = begin + at < chunk.rows ? dense.word_of(begin + at, blockIdx.x) : 0;
+      words[at] = begin + at < rows ? dense.word_of(begin + at, word) : 0;
       some = some || words[at] != 0;
     }
     if (__syncthreads_or(some) == 0) continue;
@@ -138,6 +137,21 @@ __global__ void __launch_bounds__(kPairThreads, kPairBlocks)
       dense.add_column(pairs, begin, j, groups, words);
     }
     __syncthreads();
+  }
+}
+
+// A block has a word after the other.
+template <class T, class H, Steps steps>
+__global__ void __launch_bounds__(kPairThreads, kPairBlocks)
+    pairs_of_columns(const __grid_constant__ DenseState state, RowView<T> x, RowView<T> r,
+                     Chunk chunk) {
+  await_inputs();
+  if (!state.is_asked()) return;
+  __shared__ PairBuffer<T> buffer;
+  __shared__ uint32_t words[kScannedRows];
+  const DensePairs<T, H> dense{state, chunk};
+  for (int64_t word = blockIdx.x; word * kWarp < r.n; word += gridDim.x) {
+    add_word<T, H, steps>(dense, x, r, word, buffer, words);
   }
 }
 
@@ -161,13 +175,9 @@ struct DenseGradient {
   }
 };
 
-// A warp a row.
 template <class T>
-__global__ void __launch_bounds__(kPairThreads)
-    write_gradients(const __grid_constant__ DenseState state, RowView<T> rows, int side) {
-  if (!state.is_asked()) return;
-  const int64_t i = (int64_t{blockIdx.x} * kPairThreads + threadIdx.x) / kWarp;
-  if (i >= rows.n) return;
+__device__ void write_gradient(const DenseState& state, const RowView<T>& rows, int side,
+                               int64_t i) {
   const GradientRow<T> row(state.key, rows, i, state.dim);
   double* const sums = state.sums[side] + i * state.dim;
   const double weight = state.packed ? state.weights[side][i] : 0;
@@ -184,6 +194,18 @@ __global__ void __launch_bounds__(kPairThreads)
   const double along = touched ? row.along(sums) : 0;
   for (int64_t k = threadIdx.x % kWarp; k < state.dim; k += kWarp) {
     out[k] = static_cast<T>(touched ? row.through_norm(sums[k], along, k) : 0.0);
+  }
+}
+
+// A warp a row.
+template <class T>
+__global__ void __launch_bounds__(kPairThreads)
+    write_gradients(const __grid_constant__ DenseState state, RowView<T> rows, int side) {
+  await_inputs();
+  if (!state.is_asked()) return;
+  const int64_t step = int64_t{gridDim.x} * kPairWarps;
+  for (int64_t i = int64_t{blockIdx.x} * kPairWarps + warp_of(); i < rows.n; i += step) {
+    write_gradient(state, rows, side, i);
   }
 }
 

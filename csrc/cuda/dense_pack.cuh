@@ -37,22 +37,17 @@ __device__ inline void bound_dense_row(const DenseState& state, const PackedRows
   set.slack[i] = segmented_slack<float>(key, lengths, static_cast<double>(state.dim), kProducts);
 }
 
-// A warp a row; behind the rows, and for rows out of range, zeros.
-__global__ void __launch_bounds__(kPackThreads)
-    pack_dense(const __grid_constant__ DenseState state, RowView<float> rows, int side) {
-  if (!state.is_asked()) return;
-  const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
-  const PackedRows& set = state.rows[side];
-  if (i >= set.padded) return;
-  const Frame frame = frame_of(state);
+// By a warp; behind the rows, and for rows out of range, zeros.
+__device__ inline void pack_dense_row(const DenseState& state, const Frame& frame,
+                                      const RowView<float>& rows, const PackedRows& set,
+                                      int64_t i) {
   const bool regular = i < rows.n && rows.numbers.norm[i] <= frame.max_norm;
   const bool scaled = regular && state.key.needs_norms();
   const double factor = scaled ? 1.0 / rows.numbers.clamped_norm(i) : 1.0;
   const RowMap map{factor, 0, frame.unit, state.key.needs_norms()};
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   double square = 0;
   double along = 0;
-  for (int64_t k = lane; k < state.width; k += kWarp) {
+  for (int64_t k = lane_of(); k < state.width; k += kWarp) {
     const bool exists = regular && k < state.dim;
     const float centre = exists ? state.centre[k] : 0;
     const float y = exists ? map.of(rows.row(i)[k], centre) : 0;
@@ -62,7 +57,7 @@ __global__ void __launch_bounds__(kPackThreads)
   }
   square = warp_sum(square);
   along = warp_sum(along);
-  if (lane != 0) return;
+  if (lane_of() != 0) return;
   set.half[i] = 0;
   set.slack[i] = regular || i >= rows.n ? 0 : -1;
   if (!regular) return;
@@ -70,14 +65,10 @@ __global__ void __launch_bounds__(kPackThreads)
   bound_dense_row(state, set, i, {::sqrt(square), full, frame.centre_norm, frame.unit}, along);
 }
 
-// Bounds of 32 references each: infinite if keys judge one of them. And how h become distances.
-__global__ void __launch_bounds__(kTileThreads)
-    bound_words(const __grid_constant__ DenseState state) {
-  if (!state.is_asked()) return;
-  const int64_t j = int64_t{blockIdx.x} * kTileThreads + threadIdx.x;
-  const PackedRows& set = state.rows[1];
-  const bool exists = j < set.padded;
-  WordBound bound{exists ? set.slack[j] : 0, exists ? set.half[j] : 0};
+// By a warp, of 32 references: infinite if keys judge one of them.
+__device__ inline void bound_word(const DenseState& state, int64_t word) {
+  const int64_t j = word * kWarp + lane_of();
+  WordBound bound{state.rows[1].slack[j], state.rows[1].half[j]};
   if (bound.slack < 0) bound.slack = static_cast<float>(kNever);
   for (int mask = 1; mask < kWarp; mask *= 2) {
     const float slack = __shfl_xor_sync(kAllLanes, bound.slack, mask);
@@ -85,8 +76,23 @@ __global__ void __launch_bounds__(kTileThreads)
     bound.slack = slack > bound.slack ? slack : bound.slack;
     bound.half = half > bound.half ? half : bound.half;
   }
-  if (exists && lane_of() == 0) state.words[j / kWarp] = bound;
-  if (j == 0) *state.scale = HalfScale(state, frame_of(state).unit);
+  if (lane_of() == 0) state.words[word] = bound;
+}
+
+// A warp a row, and a block 32, whose bounds it puts together. And how h become distances.
+constexpr int kPackDenseThreads = kWarp * kWarp;
+__global__ void __launch_bounds__(kPackDenseThreads)
+    pack_dense(const __grid_constant__ DenseState state, RowView<float> rows, int side) {
+  await_inputs();
+  if (!state.is_asked()) return;
+  const PackedRows& set = state.rows[side];
+  const Frame frame = frame_of(state);
+  for (int64_t word = blockIdx.x; word * kWarp < set.padded; word += gridDim.x) {
+    pack_dense_row(state, frame, rows, set, word * kWarp + warp_of());
+    __syncthreads();
+    if (warp_of() == 0 && (side == 1 || state.labels.symmetric)) bound_word(state, word);
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) *state.scale = HalfScale(state, frame.unit);
 }
 
 }  // namespace flashmetric::cuda

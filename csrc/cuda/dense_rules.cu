@@ -20,6 +20,7 @@ template <class T, class H, class Rule>
 __global__ void __launch_bounds__(kRowThreads, kJudgeBlocks<Rule, H>)
     judge_rows(const __grid_constant__ DenseState state, const __grid_constant__ RowView<T> x,
                const __grid_constant__ RowView<T> r, Chunk chunk) {
+  await_inputs();
   if (!state.is_asked()) return;
   __shared__ RowShared shared;
   __shared__ PositiveShared list_shared;
@@ -38,27 +39,28 @@ __global__ void __launch_bounds__(kRowThreads, kJudgeBlocks<Rule, H>)
 }
 
 template <class T, class H, class Rule>
-void launch_judge(const DenseState& state, Chunk chunk, cudaStream_t stream) {
+void launch_judge(const DenseState& state, Chunk chunk, cudaStream_t stream, Launches& launches) {
   const RowView<T> x = view_as<T>(state.query);
   const RowView<T> r = view_as<T>(state.ref);
   const bool limited = state.lists > 0 && state.lists < chunk.rows;
   const unsigned blocks = blocks_for(limited ? state.lists : chunk.rows, 1);
-  judge_rows<T, H, Rule><<<blocks, kRowThreads, 0, stream>>>(state, x, r, chunk);
-}
-
-// Whose rows are of any kind.
-template <class Rule>
-void launch_any(const DenseState& state, Chunk chunk, cudaStream_t stream) {
-  if (!state.wide) return launch_judge<float, float, Rule>(state, chunk, stream);
-  with_wide(state.query.dtype,
-            [&](auto type) { launch_judge<decltype(type), double, Rule>(state, chunk, stream); });
+  start(launches, "judge_rows", judge_rows<T, H, Rule>, blocks, kRowThreads, 0, stream, state, x, r,
+        chunk);
 }
 
 // Whose rows are keys.
 template <class Rule>
-void launch_wide(const DenseState& state, Chunk chunk, cudaStream_t stream) {
-  with_wide(state.query.dtype,
-            [&](auto type) { launch_judge<decltype(type), double, Rule>(state, chunk, stream); });
+void launch_wide(const DenseState& state, Chunk chunk, cudaStream_t stream, Launches& launches) {
+  with_wide(state.query.dtype, [&](auto type) {
+    launch_judge<decltype(type), double, Rule>(state, chunk, stream, launches);
+  });
+}
+
+// Whose rows are of any kind.
+template <class Rule>
+void launch_any(const DenseState& state, Chunk chunk, cudaStream_t stream, Launches& launches) {
+  if (!state.wide) return launch_judge<float, float, Rule>(state, chunk, stream, launches);
+  launch_wide<Rule>(state, chunk, stream, launches);
 }
 
 }  // namespace
@@ -66,10 +68,9 @@ void launch_wide(const DenseState& state, Chunk chunk, cudaStream_t stream) {
 void launch_fill(const DenseState& state, Chunk chunk, cudaStream_t stream, Launches& launches) {
   if (!launches.fine()) return;
   if (!state.wide) {
-    const dim3 grid(static_cast<unsigned>(state.rows[1].padded / kTile),
-                    blocks_for(chunk.rows, kTile));
-    fill_halves<<<grid, kFillThreads, 0, stream>>>(state, chunk);
-    return launches.check("fill_halves");
+    const int64_t tiles = state.rows[1].padded / kTile * blocks_for(chunk.rows, kTile);
+    return start(launches, "fill_halves", fill_halves, few_blocks(state, tiles), kFillThreads, 0,
+                 stream, state, chunk);
   }
   const auto keys = static_cast<double*>(state.slots);
   launch_key_rows(state, {chunk.first, chunk.rows, state.stride, keys, nullptr}, stream, launches);
@@ -80,22 +81,21 @@ void launch_rule(const DenseState& state, DenseRule rule, Chunk chunk, cudaStrea
   if (!launches.fine()) return;
   switch (rule) {
     case DenseRule::contrastive:
-      launch_any<Contrastive>(state, chunk, stream);
+      launch_any<Contrastive>(state, chunk, stream, launches);
       break;
     case DenseRule::hinges:
-      launch_any<TripletHinges>(state, chunk, stream);
+      launch_any<TripletHinges>(state, chunk, stream, launches);
       break;
     case DenseRule::softplus:
-      launch_wide<TripletSoftplus>(state, chunk, stream);
+      launch_wide<TripletSoftplus>(state, chunk, stream, launches);
       break;
     case DenseRule::soft:
-      launch_wide<SoftWeights>(state, chunk, stream);
+      launch_wide<SoftWeights>(state, chunk, stream, launches);
       break;
     case DenseRule::semihard:
-      launch_any<SemiHardPairs>(state, chunk, stream);
+      launch_any<SemiHardPairs>(state, chunk, stream, launches);
       break;
   }
-  launches.check("judge_rows");
 }
 
 void launch_counts(const DenseState& state, cudaStream_t stream, Launches& launches) {

@@ -14,8 +14,10 @@ constexpr int64_t kLeastTerms = 2 * kSegment;
 
 int64_t tiles_of(int64_t length) { return (length + kTile - 1) / kTile; }
 
-int splits_for(int64_t rows, int64_t dim, int64_t terms, int multiprocessors) {
-  const int64_t wanted = kBlocksEach * multiprocessors / (tiles_of(rows) * tiles_of(dim));
+// Where they are seldom asked for one: sums of several are a kernel more.
+int splits_for(const DenseState& state, int64_t rows, int64_t terms, int multiprocessors) {
+  if (state.seldom) return 1;
+  const int64_t wanted = kBlocksEach * multiprocessors / (tiles_of(rows) * tiles_of(state.dim));
   const int64_t most = terms / kLeastTerms;
   const int64_t splits = wanted < most ? wanted : most;
   return static_cast<int>(splits > 1 ? splits : 1);
@@ -23,32 +25,26 @@ int splits_for(int64_t rows, int64_t dim, int64_t terms, int multiprocessors) {
 
 void launch_weigh(const DenseState& state, const Weighed& weighed, cudaStream_t stream,
                   Launches& launches) {
-  const dim3 grid(static_cast<unsigned>(tiles_of(weighed.rows) * tiles_of(state.dim)),
+  const dim3 grid(few_blocks(state, tiles_of(weighed.rows) * tiles_of(state.dim)),
                   static_cast<unsigned>(weighed.splits));
-  if (weighed.side == 0) {
-    weigh_rows<false><<<grid, kTileThreads, 0, stream>>>(state, weighed);
-  } else {
-    weigh_rows<true><<<grid, kTileThreads, 0, stream>>>(state, weighed);
-  }
-  launches.check("weigh_rows");
+  start(launches, "weigh_rows", weighed.side == 0 ? weigh_rows<false> : weigh_rows<true>, grid,
+        kTileThreads, 0, stream, state, weighed);
   if (weighed.splits == 1) return;
   const unsigned blocks = blocks_for(weighed.rows * (state.dim + 1), kTileThreads);
-  add_partial<<<blocks, kTileThreads, 0, stream>>>(state, weighed);
-  launches.check("add_partial");
+  start(launches, "add_partial", add_partial, blocks, kTileThreads, 0, stream, state, weighed);
 }
 
 template <class T, class H>
-void launch_pairs(const DenseState& state, int side, Chunk chunk, cudaStream_t stream) {
+void launch_pairs(const DenseState& state, int side, Chunk chunk, cudaStream_t stream,
+                  Launches& launches) {
   const RowView<T> x = view_as<T>(state.query);
   const RowView<T> r = view_as<T>(state.ref);
   with_value<Steps::difference, Steps::product, Steps::any>(steps_of(state.key), [&](auto steps) {
-    if (side == 0) {
-      const unsigned blocks = blocks_for(chunk.rows, kPairWarps);
-      pairs_of_rows<T, H, steps.value><<<blocks, kPairThreads, 0, stream>>>(state, x, r, chunk);
-    } else {
-      const unsigned blocks = blocks_for(r.n, kPairWarps * kPairColumns);
-      pairs_of_columns<T, H, steps.value><<<blocks, kPairThreads, 0, stream>>>(state, x, r, chunk);
-    }
+    const int64_t parts =
+        side == 0 ? blocks_for(chunk.rows, kPairWarps) : blocks_for(r.n, kPairWarps * kPairColumns);
+    start(launches, "add_pairs",
+          side == 0 ? pairs_of_rows<T, H, steps.value> : pairs_of_columns<T, H, steps.value>,
+          few_blocks(state, parts), kPairThreads, 0, stream, state, x, r, chunk);
   });
 }
 
@@ -58,21 +54,22 @@ void launch_side(const DenseState& state, int side, Chunk chunk, int multiproces
   if (state.packed) {
     const int64_t rows = side == 0 ? chunk.rows : state.ref.n;
     const int64_t terms = side == 0 ? state.ref.n : chunk.rows;
-    const int splits = splits_for(rows, state.dim, terms, multiprocessors);
+    const int splits = splits_for(state, rows, terms, multiprocessors);
     launch_weigh(state, {chunk, rows, terms, side, splits, state.wide ? 2 : 1}, stream, launches);
   }
   if (!state.wide) {
-    launch_pairs<float, float>(state, side, chunk, stream);
+    launch_pairs<float, float>(state, side, chunk, stream, launches);
   } else {
-    with_wide(state.query.dtype,
-              [&](auto type) { launch_pairs<decltype(type), double>(state, side, chunk, stream); });
+    with_wide(state.query.dtype, [&](auto type) {
+      launch_pairs<decltype(type), double>(state, side, chunk, stream, launches);
+    });
   }
-  launches.check("add_pairs");
 }
 
 }  // namespace
 
 int64_t partial_rows(const DenseState& state, int multiprocessors) {
+  if (state.seldom) return 0;
   const auto rows_of = [&](int64_t rows, int64_t terms) {
     // splits * rows of any chunk that is shorter, too.
     const int64_t most = kBlocksEach * multiprocessors * kTile / tiles_of(state.dim) + rows;
@@ -97,10 +94,10 @@ void launch_writes(const DenseState& state, cudaStream_t stream, Launches& launc
     with_wide(rows.dtype, [&](auto type) {
       using T = decltype(type);
       const RowView<T> view = view_as<T>(rows);
-      const unsigned blocks = blocks_for(rows.n, kPairWarps);
-      write_gradients<T><<<blocks, kPairThreads, 0, stream>>>(state, view, side);
+      const unsigned blocks = few_blocks(state, blocks_for(rows.n, kPairWarps));
+      start(launches, "write_gradients", write_gradients<T>, blocks, kPairThreads, 0, stream, state,
+            view, side);
     });
-    launches.check("write_gradients");
   }
 }
 

@@ -81,6 +81,7 @@ __global__ void __launch_bounds__(kTotalThreads)
 template <class T>
 __global__ void __launch_bounds__(kTotalThreads)
     finish_dense(const __grid_constant__ DenseState state) {
+  await_inputs();
   if (!state.is_asked()) return;
   alignas(16) __shared__ char memory[kTotalThreads * sizeof(DenseSums)];
   auto* const shared = reinterpret_cast<DenseSums*>(memory);

@@ -217,16 +217,11 @@ __device__ inline void keep_weights(const DenseState& state, const Weighed& weig
   }
 }
 
+// Products for a tile of the result, of the block's split of the terms.
 template <bool by_columns>
-__global__ void __launch_bounds__(kTileThreads, 2)
-    weigh_rows(const __grid_constant__ DenseState state, Weighed weighed) {
-  if (!state.is_asked()) return;
-  __shared__ WeighStage stage[2];
-  __shared__ SegmentBits bits;
-  const int64_t tiles = (weighed.rows + kTile - 1) / kTile;
-  const int64_t tile = blockIdx.x % tiles;
+__device__ void weigh_tile(const DenseState& state, const Weighed& weighed, int64_t tile,
+                           int64_t feature, WeighStage (&stage)[2], SegmentBits& bits) {
   const int64_t first = tile * kTile;
-  const int64_t feature = blockIdx.x / tiles * kTile;
   const int64_t segments = (weighed.terms + kSegment - 1) / kSegment;
   const int64_t begin = segments * blockIdx.y / weighed.splits * kSegment;
   const int64_t end = segments * (blockIdx.y + 1) / weighed.splits * kSegment;
@@ -251,6 +246,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     }
   }
   if (weighed.splits > 1 && feature == 0 && threadIdx.x == 0) {
+    const int64_t tiles = (weighed.rows + kTile - 1) / kTile;
     state.touched[blockIdx.y * tiles + tile] = some ? 1 : 0;
   }
   if (!some) return;
@@ -258,9 +254,24 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   if (feature == 0) keep_weights(state, weighed, first, sums.weight);
 }
 
+template <bool by_columns>
+__global__ void __launch_bounds__(kTileThreads, 2)
+    weigh_rows(const __grid_constant__ DenseState state, Weighed weighed) {
+  await_inputs();
+  if (!state.is_asked()) return;
+  __shared__ WeighStage stage[2];
+  __shared__ SegmentBits bits;
+  const int64_t tiles = (weighed.rows + kTile - 1) / kTile;
+  const int64_t all = tiles * ((state.dim + kTile - 1) / kTile);
+  for (int64_t at = blockIdx.x; at < all; at += gridDim.x) {
+    weigh_tile<by_columns>(state, weighed, at % tiles, at / tiles * kTile, stage, bits);
+  }
+}
+
 // A thread a feature, and one for the sum of coefficients.
 __global__ void __launch_bounds__(kTileThreads)
     add_partial(const __grid_constant__ DenseState state, Weighed weighed) {
+  await_inputs();
   if (!state.is_asked()) return;
   const int64_t columns = state.dim + 1;
   const int64_t at = int64_t{blockIdx.x} * kTileThreads + threadIdx.x;

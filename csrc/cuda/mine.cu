@@ -133,6 +133,7 @@ void lay_out_zeros(Arena& arena, const MineProblem& problem, MineState& state) {
 void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
   const bool one_set = problem.symmetric;
   lay_out_numbers(arena, state);
+  if (state.by_tiles) lay_out_frame(arena, state);
   state.by_keys = arena.take<int32_t>(problem.query.n);
   for (PartialBest*& partial : state.partial) {
     if (!state.split) partial = arena.take<PartialBest>(state.key_splits * problem.query.n);
@@ -145,7 +146,6 @@ void lay_out_rest(Arena& arena, const MineProblem& problem, MineState& state) {
   lay_out_set(arena, problem.query.n, products, state.ranked[0]);
   if (!one_set) lay_out_set(arena, problem.ref.n, products, state.ranked[1]);
   if (one_set) state.ranked[1] = state.ranked[0];
-  lay_out_frame(arena, state);
   state.irregular = arena.take<int32_t>(kIrregular);
   const int64_t lists = problem.query.n * state.streams;
   for (int role = 0; role < (state.split ? 1 : 2); ++role) {
