@@ -86,8 +86,8 @@ template <Keys keys>
 void launch_choosing(const SemiHardState& state, cudaStream_t stream, Launches& launches) {
   const RowView<float> x = view_as<float>(state.query);
   const RowView<float> r = view_as<float>(state.ref);
-  start(launches, "choose_semihard", choose_semihard<keys>, blocks_for(state.query.n, kChooseWarps),
-        kChooseWarps * kWarp, 0, stream, state, x, r);
+  start(launches, "choose_semihard", choose_semihard<keys>,
+        blocks_for(state.query.n, kChooseThreads / 8), kChooseThreads, 0, stream, state, x, r);
   start(launches, "judge_semihard_rows", judge_semihard_rows<keys>, kRowKeyBlocks, kRowKeyThreads,
         0, stream, state, x, r);
 }

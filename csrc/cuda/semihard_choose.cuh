@@ -1,115 +1,145 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Chooses the negative of each positive by float64 keys: among the candidates that tiles left, a
-// warp an anchor.
+// Chooses the negative of each positive by float64 keys: among the candidates that tiles left,
+// eight lanes an anchor. Of the time most is latency: four anchors in a warp wait together.
 #pragma once
 
 #include "semihard_positives.cuh"
 
 namespace flashmetric::cuda {
 
-constexpr int kChooseWarps = 8;
-// Candidates that a warp collects before it computes keys: 64 at a time.
-constexpr int kListed = 4 * kWarp;
+// References that eight lanes collect before they compute keys.
+constexpr int kEachListed = 32;
+
+// What threads of the main loop have kept of an anchor, four of their lists each lane.
+struct KeptCandidates {
+  const SemiHardState& state;
+  int64_t list;  // the first of four
+  int left[4] = {};
+
+  __device__ KeptCandidates(const SemiHardState& of, int64_t i, int first, bool has) : state(of) {
+    const int own = first + 4 * (lane_of() % 8);
+    list = i * state.streams + own;
+#pragma unroll
+    for (int u = 0; u < 4; ++u) {
+      if (has && own + u < state.streams) left[u] = state.n_candidates[0][list + u];
+    }
+  }
+  __device__ bool any() const { return (left[0] | left[1] | left[2] | left[3]) != 0; }
+  __device__ Candidate next() {
+#pragma unroll
+    for (int u = 0; u < 4; ++u) {
+      if (left[u] > 0) return state.candidates[0][(list + u) * kCandidates + --left[u]];
+    }
+    return {0, 0};
+  }
+};
 
 template <Keys keys>
 struct SemiHardDecision {
   const SemiHardState& state;
-  const AnchorPositives<keys>& positives;
-  int32_t* listed;   // [kListed] references
+  const AnchorPositives<keys, 8>& positives;
+  int32_t* listed;   // [kEachListed] references
   float low, width;  // the windows, in the order of positions
   BestPair best{0, -1};
   int count = 0;
 
-  __device__ SemiHardDecision(const SemiHardState& of, const AnchorPositives<keys>& some,
+  __device__ SemiHardDecision(const SemiHardState& of, const AnchorPositives<keys, 8>& some,
                               int32_t* list)
       : state(of), positives(some), listed(list) {
     const int64_t stride = state.ranked[0].padded;
-    const int own = AnchorPositives<keys>::own();
+    const int own = AnchorPositives<keys, 8>::own();
     low = state.low[own * stride + some.position];
     width = lowest_value(state.width[some.i * kMostPositives + own]);
   }
 
   // What tiles have found since may have closed it. All lanes come.
-  __device__ bool is_open(const Candidate& candidate) const {
-    const float slack = 2 * state.widest[candidate.position];
+  __device__ bool is_open(const Candidate& candidate, float slack) const {
     bool open = false;
-    for (int p = 0; p < positives.count; ++p) {
-      const float begin = __shfl_sync(kAllLanes, low, p);
-      const float length = __shfl_sync(kAllLanes, width, p) + slack;
+    for (int p = 0; __any_sync(kAllLanes, p < positives.count); ++p) {
+      const int lane = AnchorPositives<keys, 8>::lane(p);
+      const float begin = __shfl_sync(kAllLanes, low, lane);
+      const float length = __shfl_sync(kAllLanes, width, lane) + slack;
       open |= __float_as_uint(candidate.lower - begin) <= __float_as_uint(length);
     }
     return open;
   }
 
-  __device__ void collect(bool has, int32_t position) {
-    const unsigned lanes = __ballot_sync(kAllLanes, has);
-    const unsigned below = lanes & ((1U << lane_of()) - 1);
-    if (has) listed[count + __popc(below)] = state.ranked[1].order[position];
+  __device__ void collect(bool has, int32_t row) {
+    const unsigned lanes = __ballot_sync(kAllLanes, has) >> AnchorPositives<keys, 8>::lane(0) & 255;
+    const unsigned below = lanes & ((1U << AnchorPositives<keys, 8>::own()) - 1);
+    if (has) listed[count + __popc(below)] = row;
     count += __popc(lanes);
   }
 
-  // Eight lanes a key, four keys at a time; a lane compares it with its positive.
+  // A lane compares each key with its positive.
   __device__ void compare() {
     __syncwarp();
-    for (int at = 0; at < count; at += 4) {
-      const int own = at + lane_of() / 8;
-      const int32_t j = listed[own < count ? own : 0];
-      const double key = positives.key_of(j);
-      if (own < count && positives.exists() && key > positives.key) best.offer(key, j);
+    for (int at = 0; __any_sync(kAllLanes, at < count); at += 2) {
+      const int32_t j[2] = {at < count ? listed[at] : 0, at + 1 < count ? listed[at + 1] : 0};
+      const TwoKeys<keys> found = positives.keys_of(j);
+#pragma unroll
+      for (int u = 0; u < 2; ++u) {
+        const double key = found.part[u];
+        if (at + u < count && positives.exists() && key > positives.key) best.offer(key, j[u]);
+      }
     }
     __syncwarp();
     count = 0;
   }
 
-  // A lane a stream.
-  __device__ void rank() {
-    for (int first = 0; first < state.streams; first += kWarp) {
-      const int stream = first + lane_of();
-      const bool exists = stream < state.streams;
-      const int64_t list = positives.i * state.streams + (exists ? stream : 0);
-      const int kept = exists ? state.n_candidates[0][list] : 0;
-      bool more = __any_sync(kAllLanes, kept > 0);
-      for (int at = 0; more; ++at) {
-        Candidate candidate{0, 0};
-        if (at < kept) candidate = state.candidates[0][list * kCandidates + at];
-        const bool open = is_open(candidate);
-        collect(at < kept && open, candidate.position);
-        more = __any_sync(kAllLanes, at + 1 < kept);
-        if (count > kListed - kWarp) compare();
+  __device__ void rank(bool has) {
+    constexpr int at_once = 4 * 8;
+    for (int first = 0; first < state.streams; first += at_once) {
+      KeptCandidates kept(state, positives.i, first, has);
+      while (__any_sync(kAllLanes, kept.any())) {
+        const bool some = kept.any();
+        const Candidate candidate = kept.next();
+        const float slack = 2 * state.widest[candidate.position];
+        const int32_t row = state.ranked[1].order[candidate.position];
+        collect(is_open(candidate, slack) && some, row);
+        if (__any_sync(kAllLanes, count > kEachListed - 8)) compare();
       }
     }
     compare();
-#pragma unroll
-    for (int lanes = 8; lanes < kWarp; lanes *= 2) best.offer_lane(lanes);
   }
 };
 
+// Anchors that keys judge are left to them.
 template <Keys keys>
-__global__ void __launch_bounds__(kChooseWarps* kWarp, 4)
-    choose_semihard(const __grid_constant__ SemiHardState state, RowView<float> x,
-                    RowView<float> r) {
-  await_inputs();
-  __shared__ int32_t listed[kChooseWarps][kListed];
-  const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
-  if (i >= state.query.n || *state.crowded != 0) return;
-  if (!state.labels.query_takes_part(i)) {
-    const int64_t t = i * kMostPositives + lane_of();
-    if (lane_of() >= kMostPositives) return;
-    state.chosen[0][t] = i;
-    state.chosen[1][t] = state.chosen[2][t] = -2;
-    return;
-  }
-  if (state.tally->n_irregular > 0 || state.is_by_keys[i] != 0) return;
-  const AnchorPositives<keys> positives(state, x, r, i);
-  SemiHardDecision<keys> decision(state, positives, listed[warp_of()]);
+__device__ void choose_beyond(const SemiHardState& state, const RowView<float>& x,
+                              const RowView<float>& r, int64_t i, bool has, int32_t* listed) {
+  const AnchorPositives<keys, 8> positives(state, x, r, i, has);
+  SemiHardDecision<keys> decision(state, positives, listed);
   const bool negatives = positives.run.negatives(*state.tally) > 0;
-  if (negatives && positives.count > 0) decision.rank();
+  decision.rank(negatives && positives.count > 0);
   const bool none_beyond = negatives && positives.exists() && decision.best.row < 0;
-  if (__any_sync(kAllLanes, none_beyond) && !state.drop) {
-    if (lane_of() == 0) state.judge_by_keys(i);  // which knows the farthest
+  const unsigned lanes = __ballot_sync(kAllLanes, none_beyond) >> positives.lane(0) & 255;
+  if (!has) return;
+  if (lanes != 0 && !state.drop) {
+    if (positives.own() == 0) state.judge_by_keys(i);  // which knows the farthest
     return;
   }
   positives.write_best(decision.best, {0, -2});
+}
+
+template <Keys keys>
+__global__ void __launch_bounds__(kChooseThreads)
+    choose_semihard(const __grid_constant__ SemiHardState state, RowView<float> x,
+                    RowView<float> r) {
+  await_inputs();
+  __shared__ int32_t listed[kChooseThreads / 8][kEachListed];
+  if (*state.crowded != 0) return;
+  const int64_t i = (int64_t{blockIdx.x} * kChooseThreads + threadIdx.x) / 8;
+  const bool takes_part = i < state.query.n && state.labels.query_takes_part(i);
+  if (i < state.query.n && !takes_part) {
+    const int64_t t = i * kMostPositives + lane_of() % 8;
+    state.chosen[0][t] = i;
+    state.chosen[1][t] = state.chosen[2][t] = -2;
+  }
+  if (state.tally->n_irregular > 0) return;
+  const bool has = takes_part && state.is_by_keys[i] == 0;
+  if (!__any_sync(kAllLanes, has)) return;
+  choose_beyond<keys>(state, x, r, has ? i : 0, has, listed[threadIdx.x / 8]);
 }
 
 }  // namespace flashmetric::cuda

@@ -33,7 +33,7 @@ struct RowKeyWork {
 };
 
 template <Keys keys>
-__device__ RowBests bests_of_split(const AnchorPositives<keys>& positives, int64_t begin,
+__device__ RowBests bests_of_split(const AnchorPositives<keys, kWarp>& positives, int64_t begin,
                                    int64_t end) {
   const SemiHardState& state = positives.state;
   RowBests bests;
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kRowKeyThreads)
     const int64_t at = item / work.splits;
     const int64_t i = work.anchor(at);
     if (!state.labels.query_takes_part(i)) continue;
-    const AnchorPositives<keys> positives(state, x, r, i);
+    const AnchorPositives<keys, kWarp> positives(state, x, r, i);
     const int64_t begin = item % work.splits * share;
     const int64_t end = begin + share < state.ref.n ? begin + share : state.ref.n;
     RowBests bests = bests_of_split(positives, begin, end);
