@@ -54,8 +54,8 @@ TripletProblem terms_of(const DenseProblem& problem) {
 void launch_thresholds(const SemiHardState& state, cudaStream_t stream, Launches& launches) {
   const int32_t rows = state.ranked[0].padded > state.ranked[1].padded ? state.ranked[0].padded
                                                                        : state.ranked[1].padded;
-  start(launches, "bound_thresholds", bound_thresholds, blocks_for(rows, kThresholdWarps),
-        kThresholdWarps * kWarp, 0, stream, state, view_as<float>(state.query),
+  start(launches, "bound_thresholds", bound_thresholds, blocks_for(rows, kThresholdThreads / 8),
+        kThresholdThreads, 0, stream, state, view_as<float>(state.query),
         view_as<float>(state.ref));
 }
 
