@@ -142,8 +142,9 @@ void SemiHardTiles::launch(const DeviceFacts& facts, cudaStream_t stream,
   launch_tiles(state, facts, stream, launches);
   with_value<Keys::difference, Keys::product>(
       keys_of(state.key), [&](auto keys) { launch_choosing<keys.value>(state, stream, launches); });
-  start(launches, "evaluate_semihard", evaluate_semihard, blocks_for(terms.n, kTripletThreads),
-        kTripletThreads, 0, stream, loss, state.n_valid);
+  start(launches, "evaluate_semihard", evaluate_semihard,
+        blocks_for(mined.query.n * kAnchorLanes, kTripletThreads), kTripletThreads, 0, stream, loss,
+        state.n_valid);
   launch_gradients(loss, stream, launches);
   count(call_counters.tiles);
 }
