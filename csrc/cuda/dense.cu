@@ -80,10 +80,7 @@ bool wants_gradient(const DenseState& state) {
   return state.grad[0] != nullptr || state.grad[1] != nullptr;
 }
 
-// What must be zero before the first kernel: laid out first, so that one call clears it.
-void lay_out_zeros(Arena& arena, DenseState& state) {
-  state.tally = arena.take<Tally>(1);
-  if (!wants_gradient(state)) return;
+void lay_out_sums(Arena& arena, DenseState& state) {
   const bool one_set = state.labels.symmetric;
   for (int side = 0; side < 2; ++side) {
     const bool shared = side == 1 && one_set;
@@ -91,6 +88,12 @@ void lay_out_zeros(Arena& arena, DenseState& state) {
     state.sums[side] = shared ? state.sums[0] : arena.take<double>(rows * state.dim);
     state.weights[side] = shared ? state.weights[0] : arena.take<double>(rows);
   }
+}
+
+// What must be zero before the first kernel: laid out first, so that one call clears it.
+void lay_out_zeros(Arena& arena, DenseState& state) {
+  state.tally = arena.take<Tally>(1);
+  if (wants_gradient(state) && !state.packs_zeros()) lay_out_sums(arena, state);
 }
 
 void lay_out_packed(Arena& arena, DenseState& state) {
@@ -109,6 +112,7 @@ void lay_out_packed(Arena& arena, DenseState& state) {
 void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseState& state) {
   lay_out_numbers(arena, state);
   if (state.packed) lay_out_packed(arena, state);
+  if (wants_gradient(state) && state.packs_zeros()) lay_out_sums(arena, state);
   const int64_t slots = state.chunk * state.stride;
   state.slots = state.wide ? static_cast<void*>(arena.take<double>(slots))
                            : static_cast<void*>(arena.take<float>(slots));

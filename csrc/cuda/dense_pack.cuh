@@ -65,6 +65,11 @@ __device__ inline void pack_dense_row(const DenseState& state, const Frame& fram
   bound_dense_row(state, set, i, {::sqrt(square), full, frame.centre_norm, frame.unit}, along);
 }
 
+__device__ inline void clear_sums(const DenseState& state, int side, int64_t i) {
+  for (int64_t k = lane_of(); k < state.dim; k += kWarp) state.sums[side][i * state.dim + k] = 0;
+  if (lane_of() == 0) state.weights[side][i] = 0;
+}
+
 // By a warp, of 32 references: infinite if keys judge one of them.
 __device__ inline void bound_word(const DenseState& state, int64_t word) {
   const int64_t j = word * kWarp + lane_of();
@@ -88,7 +93,11 @@ __global__ void __launch_bounds__(kPackDenseThreads)
   const PackedRows& set = state.rows[side];
   const Frame frame = frame_of(state);
   for (int64_t word = blockIdx.x; word * kWarp < set.padded; word += gridDim.x) {
-    pack_dense_row(state, frame, rows, set, word * kWarp + warp_of());
+    const int64_t i = word * kWarp + warp_of();
+    pack_dense_row(state, frame, rows, set, i);
+    if (state.packs_zeros() && state.sums[side] != nullptr && i < rows.n) {
+      clear_sums(state, side, i);
+    }
     __syncthreads();
     if (warp_of() == 0 && (side == 1 || state.labels.symmetric)) bound_word(state, word);
   }

@@ -107,6 +107,8 @@ struct DenseState : Compared {
   DenseTotals* counted = nullptr;
   KindScales* scales = nullptr;
 
+  // Whether sums become zero with the rows that are packed, so that nobody clears what is not used.
+  FM_HD bool packs_zeros() const { return seldom && packed; }
   __device__ bool regular(int side, int64_t row) const { return rows[side].slack[row] >= 0; }
 };
 
