@@ -40,6 +40,9 @@ struct SemiHardRows : RowGate<slots, Memory> {
     certain = reinterpret_cast<float*>(shared) + kWindowWords + quad;
     memory.attach(shared + kWindowWords + kCertainWords + quad);
   }
+  // The four threads of a row share the work of its positives.
+  static constexpr int kOwn = kMostPositives / 4;
+  FM_DEVICE static int own_positive(int at) { return static_cast<int>(threadIdx.x % 4) + 4 * at; }
   FM_DEVICE float* place(WindowField field, int positive, int slot) const {
     if (field == kCertain) return certain + (positive * slots + slot) * quads;
     return window + (positive * (slots / 2) + slot / 2) * 4 * quads + slot % 2 * 2 + field;
@@ -76,8 +79,9 @@ struct SemiHardRows : RowGate<slots, Memory> {
     n_kept[slot] = 0;
     const int64_t stride = state.ranked[0].padded;
     const float never = __int_as_float(0x7F800000);
-#pragma unroll 1
-    for (int p = 0; p < kMostPositives; ++p) {
+#pragma unroll
+    for (int u = 0; u < kOwn; ++u) {
+      const int p = own_positive(u);
       const float low = open ? state.low[p * stride + at] : never;
       set(kLow, p, slot, low);
       set(kWidth, p, slot, kOpenWidth);
@@ -92,6 +96,7 @@ struct SemiHardRows : RowGate<slots, Memory> {
     for (int step = kWarp / 2; step > 0; step /= 2) {
       most = ::max(most, __shfl_xor_sync(kAllLanes, most, step));
     }
+    __syncwarp();
   }
 
   // A negative with this upper bound is certainly beyond the positive. The four threads of the row
@@ -111,14 +116,14 @@ struct SemiHardRows : RowGate<slots, Memory> {
 template <int slots, class Memory, int quads>
 FM_DEVICE void publish_widths(const SemiHardState& state,
                               const SemiHardRows<slots, Memory, quads>& rows) {
-  if (threadIdx.x % 4 != 0) return;
 #pragma unroll
   for (int s = 0; s < slots; ++s) {
     const int32_t row = rows.memory.get(kRow, s);
     if (row < 0) continue;
     uint32_t* const width = state.width + int64_t{row} * kMostPositives;
-#pragma unroll 1
-    for (int p = 0; p < rows.most; ++p) {
+#pragma unroll
+    for (int u = 0; u < rows.kOwn; ++u) {
+      const int p = rows.own_positive(u);
       const float own = rows.get(kWidth, p, s);
       if (own < kOpenWidth) atomicMax(width + p, lowest_bits(own));
     }
@@ -139,9 +144,9 @@ FM_DEVICE void share_thresholds(const SemiHardState& state,
     const int32_t row = rows.memory.get(kRow, s);
     if (row < 0) continue;
     const uint32_t* const width = state.width + int64_t{row} * kMostPositives;
-#pragma unroll 1
-    for (int p = 0; p < rows.most; ++p) {
-      // The four threads may read others that came later: each is as good.
+#pragma unroll
+    for (int u = 0; u < rows.kOwn; ++u) {
+      const int p = rows.own_positive(u);
       const float shared = lowest_value(__ldcg(width + p));
       rows.set(kWidth, p, s, ::fminf(rows.get(kWidth, p, s), shared));
     }
