@@ -12,25 +12,28 @@ constexpr int kEachListed = 32;
 
 // What threads of the main loop have kept of an anchor, four of their lists each lane.
 struct KeptCandidates {
-  const SemiHardState& state;
+  const SemiHardState* state;
   int64_t list;  // the first of four
   int left[4] = {};
 
-  __device__ KeptCandidates(const SemiHardState& of, int64_t i, int first, bool has) : state(of) {
+  __device__ KeptCandidates(const SemiHardState& of, int64_t i, int first, bool has) : state(&of) {
     const int own = first + 4 * (lane_of() % 8);
-    list = i * state.streams + own;
+    list = i * of.streams + own;
 #pragma unroll
     for (int u = 0; u < 4; ++u) {
-      if (has && own + u < state.streams) left[u] = state.n_candidates[0][list + u];
+      if (has && own + u < of.streams) left[u] = of.n_candidates[0][list + u];
     }
   }
   __device__ bool any() const { return (left[0] | left[1] | left[2] | left[3]) != 0; }
   __device__ Candidate next() {
+    int64_t place = -1;
 #pragma unroll
     for (int u = 0; u < 4; ++u) {
-      if (left[u] > 0) return state.candidates[0][(list + u) * kCandidates + --left[u]];
+      const bool takes = place < 0 && left[u] > 0;
+      left[u] -= takes ? 1 : 0;
+      if (takes) place = (list + u) * kCandidates + left[u];
     }
-    return {0, 0};
+    return place < 0 ? Candidate{0, 0} : state->candidates[0][place];
   }
 };
 
@@ -40,12 +43,13 @@ struct SemiHardDecision {
   const AnchorPositives<keys, 8>& positives;
   int32_t* listed;   // [kEachListed] references
   float low, width;  // the windows, in the order of positions
+  KeptCandidates kept;
   BestPair best{0, -1};
   int count = 0;
 
   __device__ SemiHardDecision(const SemiHardState& of, const AnchorPositives<keys, 8>& some,
-                              int32_t* list)
-      : state(of), positives(some), listed(list) {
+                              int32_t* list, bool has)
+      : state(of), positives(some), listed(list), kept(of, some.i, 0, has) {
     const int64_t stride = state.ranked[0].padded;
     const int own = AnchorPositives<keys, 8>::own();
     low = state.low[own * stride + some.position];
@@ -90,7 +94,7 @@ struct SemiHardDecision {
   __device__ void rank(bool has) {
     constexpr int at_once = 4 * 8;
     for (int first = 0; first < state.streams; first += at_once) {
-      KeptCandidates kept(state, positives.i, first, has);
+      if (first > 0) kept = {state, positives.i, first, has};
       while (__any_sync(kAllLanes, kept.any())) {
         const bool some = kept.any();
         const Candidate candidate = kept.next();
@@ -108,10 +112,12 @@ struct SemiHardDecision {
 template <Keys keys>
 __device__ void choose_beyond(const SemiHardState& state, const RowView<float>& x,
                               const RowView<float>& r, int64_t i, bool has, int32_t* listed) {
-  const AnchorPositives<keys, 8> positives(state, x, r, i, has);
-  SemiHardDecision<keys> decision(state, positives, listed);
+  AnchorPositives<keys, 8> positives(state, x, r, i, has);
   const bool negatives = positives.run.negatives(*state.tally) > 0;
-  decision.rank(negatives && positives.count > 0);
+  const bool ranks = negatives && positives.count > 0;
+  SemiHardDecision<keys> decision(state, positives, listed, ranks);
+  positives.measure();
+  decision.rank(ranks);
   const bool none_beyond = negatives && positives.exists() && decision.best.row < 0;
   const unsigned lanes = __ballot_sync(kAllLanes, none_beyond) >> positives.lane(0) & 255;
   if (!has) return;

@@ -91,7 +91,8 @@ __global__ void __launch_bounds__(kRowKeyThreads)
     const int64_t at = item / work.splits;
     const int64_t i = work.anchor(at);
     if (!state.labels.query_takes_part(i)) continue;
-    const AnchorPositives<keys, kWarp> positives(state, x, r, i);
+    AnchorPositives<keys, kWarp> positives(state, x, r, i);
+    positives.measure();
     const int64_t begin = item % work.splits * share;
     const int64_t end = begin + share < state.ref.n ? begin + share : state.ref.n;
     RowBests bests = bests_of_split(positives, begin, end);

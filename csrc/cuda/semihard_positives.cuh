@@ -76,7 +76,20 @@ struct AnchorPositives {
         run(of, anchor, position),
         count(has ? run.count() : 0) {
     sort();
-    measure();
+  }
+  // Their keys, before which others may ask for what they will wait for as well. Two at a time.
+  __device__ void measure() {
+    for (int first = 0; __any_sync(kAllLanes, first < count); first += 2) {
+      int32_t j[2];
+#pragma unroll
+      for (int u = 0; u < 2; ++u) {
+        j[u] = __shfl_sync(kAllLanes, row, lane(first + u));
+        if (j[u] == kNoRow) j[u] = 0;
+      }
+      const TwoKeys<keys> found = keys_of(j);
+      if (own() == first) key = found.part[0];
+      if (own() == first + 1) key = found.part[1];
+    }
   }
 
   __device__ static int own() { return lane_of() % 8; }
@@ -118,20 +131,6 @@ struct AnchorPositives {
     for (int other = 0; other < 8; ++other) {
       const int32_t of_other = __shfl_sync(kAllLanes, given, lane(other));
       if (__shfl_sync(kAllLanes, rank, lane(other)) == own()) row = of_other;
-    }
-  }
-  // Two keys at a time.
-  __device__ void measure() {
-    for (int first = 0; __any_sync(kAllLanes, first < count); first += 2) {
-      int32_t j[2];
-#pragma unroll
-      for (int u = 0; u < 2; ++u) {
-        j[u] = __shfl_sync(kAllLanes, row, lane(first + u));
-        if (j[u] == kNoRow) j[u] = 0;
-      }
-      const TwoKeys<keys> found = keys_of(j);
-      if (own() == first) key = found.part[0];
-      if (own() == first + 1) key = found.part[1];
     }
   }
 };
