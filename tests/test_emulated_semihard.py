@@ -21,6 +21,7 @@ from dense_beside_float64 import (
     with_references,
 )
 from op_db import OP
+from samples import class_batch
 from test_emulated_gpu import main_loop, module  # noqa: F401  fixtures
 from test_gradients import gradients
 
@@ -155,6 +156,16 @@ def test_references(run):
         generator = torch.Generator().manual_seed(n)
         anyone = torch.randint(-1, n_ref, (n,), generator=generator)
         assert_beside_float64(NAME, sample.with_options(self_index=anyone), run)
+
+
+def test_splits_that_tell_each_other(run):
+    """Of many references in small classes, what they know of the windows in between."""
+    n, n_ref = 60, 2500
+    refs, _ = class_batch(n_ref, 7, 1, seed=1)
+    sample = batch(NAME, n, 7, labels=10 * torch.arange(n), reduction="none")
+    sample = sample.with_tensors(ref_embeddings=refs)
+    sample = sample.with_options(ref_labels=torch.arange(n_ref) // 4)
+    assert_beside_float64(NAME, sample, run)
 
 
 @pytest.mark.parametrize("soft_margin", [False, True])

@@ -25,6 +25,7 @@ struct SemiHardGate {
   static constexpr int kGroup = 4;                 // blocks whose columns share a slack
   static constexpr int kGroups = blocks / kGroup;  // of a tile
   static constexpr int kEach = 2 * kGroup;         // pairs of a row in a group
+  static constexpr int kExchange = 8;              // tiles until others are asked what they know
 
   FM_DEVICE void run() const {
     Tile tile;
@@ -34,6 +35,7 @@ struct SemiHardGate {
 #pragma unroll 1
     for (int p = 0; p < most; ++p) changed |= look_beyond(p, tile);
     if (changed) drop_excluded();
+    if (first / stride % kExchange == kExchange - 1) exchange_widths(state, rows);
   }
 
   // Only narrows windows.

@@ -50,7 +50,7 @@ struct SemiHardRows : RowGate<slots, Memory> {
   FM_DEVICE float get(WindowField field, int positive, int slot) const {
     return *place(field, positive, slot);
   }
-  FM_DEVICE void set(WindowField field, int positive, int slot, float value) {
+  FM_DEVICE void set(WindowField field, int positive, int slot, float value) const {
     *place(field, positive, slot) = value;
   }
   FM_DEVICE void read(int positive, Window (&to)[slots]) const {
@@ -128,6 +128,36 @@ FM_DEVICE void publish_widths(const SemiHardState& state,
       if (own < kOpenWidth) atomicMax(width + p, lowest_bits(own));
     }
   }
+}
+
+// The same, and back: what threads that see other columns have found spares candidates. In between,
+// without waiting for anybody.
+template <int slots, class Memory, int quads>
+FM_DEVICE void exchange_widths(const SemiHardState& state,
+                               const SemiHardRows<slots, Memory, quads>& rows) {
+  uint32_t known[slots][SemiHardRows<slots, Memory, quads>::kOwn] = {};
+#pragma unroll
+  for (int s = 0; s < slots; ++s) {
+    const int32_t row = rows.memory.get(kRow, s);
+    uint32_t* const width = state.width + int64_t{row} * kMostPositives;
+#pragma unroll
+    for (int u = 0; u < rows.kOwn; ++u) {
+      const int p = rows.own_positive(u);
+      if (row < 0 || p >= rows.most) continue;
+      const float own = rows.get(kWidth, p, s);
+      known[s][u] = atomicMax(width + p, own < kOpenWidth ? lowest_bits(own) : 0);
+    }
+  }
+  // All are asked before the first answer is waited for.
+#pragma unroll
+  for (int s = 0; s < slots; ++s) {
+#pragma unroll
+    for (int u = 0; u < rows.kOwn; ++u) {
+      const int p = rows.own_positive(u);
+      rows.set(kWidth, p, s, ::fminf(rows.get(kWidth, p, s), lowest_value(known[s][u])));
+    }
+  }
+  __syncwarp();
 }
 
 // After a survey.
