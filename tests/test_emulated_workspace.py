@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Kernels of a GPU write to as much scratch memory as they ask for, and no byte beyond."""
+"""Kernels of a GPU write to as much scratch memory as they ask for, and no byte beyond; and they do
+not ask for much."""
 
 from __future__ import annotations
 
@@ -43,3 +44,24 @@ def test_losses_stay_in_their_workspace(main_loop, monkeypatch, mining, reductio
         loss = triplet_loss(rows, labels, mining=mining, reduction=reduction, **options)
         loss.sum().backward()
     assert rows.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("mining", ["hard", "semihard", "all"])
+@pytest.mark.parametrize("main_loop", emulation.GPUS)
+def test_a_large_batch_needs_little(module, monkeypatch, tmp_path, main_loop, mining):  # noqa: F811
+    """On an H200. The bound is that of test_gpu_dense, less gradients and copies of them."""
+    h200 = {"EMULATED_CACHE_BYTES": str(50 * 2**20), "EMULATED_MULTIPROCESSORS": "132"}
+    for name, value in (emulation.GPUS[main_loop] | h200).items():
+        monkeypatch.setenv(name, value)
+    another_gpu = emulation.copied(module, tmp_path)
+    needed = []
+
+    def only_ask(kernel, _, arguments):
+        needed.append(kernel(0, 0, arguments, None))
+
+    n, dim = 16384, 128
+    rows, _ = class_batch(n, dim, 1, seed=1)
+    with emulation.on_the_gpu(another_gpu) as patch:
+        patch.setattr(cuda, "_run", only_ask)
+        triplet_loss(rows.requires_grad_(), torch.arange(n) % 2, mining=mining)
+    assert 0 < max(needed) <= 2**27 + (16 - 4) * n * dim * 4

@@ -12,8 +12,9 @@ namespace {
 // Memory for the rows of a chunk, and as much again for lists of positives: what the cache keeps
 // for the kernel that reads it next beside what that reads as well. 31 MiB of an H100's 50.
 int64_t chunk_bytes(const DeviceFacts& facts) { return int64_t{facts.cache_bytes} * 5 / 8; }
-// The same where the rows are seldom asked for: each chunk is six launches for nothing.
-constexpr int64_t kSeldomBytes = int64_t{256} << 20;
+// The same where the rows are seldom asked for: each chunk is six launches for nothing. Memory of a
+// batch of 16384 x 128 is 203 MiB in all; with twice as much here 347.
+constexpr int64_t kSeldomBytes = int64_t{128} << 20;
 // Blocks that have a list: four for each multiprocessor of an H100.
 constexpr int64_t kMostLists = 528;
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The runtime of the emulated GPU: one device of capability 8.0, whose memory is the host's.
-// EMULATED_CAPABILITY (90 is 9.0) and EMULATED_SHARED_BYTES make it another one. The cache is
-// small: few rows are several chunks.
+// EMULATED_CAPABILITY (90 is 9.0), EMULATED_SHARED_BYTES, EMULATED_CACHE_BYTES and
+// EMULATED_MULTIPROCESSORS make it another one. The usual cache is small: few rows are several
+// chunks.
 #pragma once
 
 #include <algorithm>
@@ -57,10 +58,10 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       *value = emulated_capability() % 10;
       break;
     case cudaDevAttrMultiProcessorCount:
-      *value = 2;
+      *value = emulated_number("EMULATED_MULTIPROCESSORS", 2);
       break;
     case cudaDevAttrL2CacheSize:
-      *value = 64 * 1024;
+      *value = emulated_number("EMULATED_CACHE_BYTES", 64 * 1024);
       break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = emulated_shared_bytes();
