@@ -41,7 +41,7 @@ struct SemiHardRows : RowGate<slots, Memory> {
     memory.attach(shared + kWindowWords + kCertainWords + quad);
   }
   // The four threads of a row share the work of its positives.
-  static constexpr int kOwn = kMostPositives / 4;
+  static constexpr int kShare = kMostPositives / 4;
   FM_DEVICE static int own_positive(int at) { return static_cast<int>(threadIdx.x % 4) + 4 * at; }
   FM_DEVICE float* place(WindowField field, int positive, int slot) const {
     if (field == kCertain) return certain + (positive * slots + slot) * quads;
@@ -80,7 +80,7 @@ struct SemiHardRows : RowGate<slots, Memory> {
     const int64_t stride = state.ranked[0].padded;
     const float never = __int_as_float(0x7F800000);
 #pragma unroll
-    for (int u = 0; u < kOwn; ++u) {
+    for (int u = 0; u < kShare; ++u) {
       const int p = own_positive(u);
       const float low = open ? state.low[p * stride + at] : never;
       set(kLow, p, slot, low);
@@ -122,7 +122,7 @@ FM_DEVICE void publish_widths(const SemiHardState& state,
     if (row < 0) continue;
     uint32_t* const width = state.width + int64_t{row} * kMostPositives;
 #pragma unroll
-    for (int u = 0; u < rows.kOwn; ++u) {
+    for (int u = 0; u < rows.kShare; ++u) {
       const int p = rows.own_positive(u);
       const float own = rows.get(kWidth, p, s);
       if (own < kOpenWidth) atomicMax(width + p, lowest_bits(own));
@@ -135,13 +135,13 @@ FM_DEVICE void publish_widths(const SemiHardState& state,
 template <int slots, class Memory, int quads>
 FM_DEVICE void exchange_widths(const SemiHardState& state,
                                const SemiHardRows<slots, Memory, quads>& rows) {
-  uint32_t known[slots][SemiHardRows<slots, Memory, quads>::kOwn] = {};
+  uint32_t known[slots][SemiHardRows<slots, Memory, quads>::kShare] = {};
 #pragma unroll
   for (int s = 0; s < slots; ++s) {
     const int32_t row = rows.memory.get(kRow, s);
     uint32_t* const width = state.width + int64_t{row} * kMostPositives;
 #pragma unroll
-    for (int u = 0; u < rows.kOwn; ++u) {
+    for (int u = 0; u < rows.kShare; ++u) {
       const int p = rows.own_positive(u);
       if (row < 0 || p >= rows.most) continue;
       const float own = rows.get(kWidth, p, s);
@@ -152,7 +152,7 @@ FM_DEVICE void exchange_widths(const SemiHardState& state,
 #pragma unroll
   for (int s = 0; s < slots; ++s) {
 #pragma unroll
-    for (int u = 0; u < rows.kOwn; ++u) {
+    for (int u = 0; u < rows.kShare; ++u) {
       const int p = rows.own_positive(u);
       rows.set(kWidth, p, s, ::fminf(rows.get(kWidth, p, s), lowest_value(known[s][u])));
     }
@@ -175,7 +175,7 @@ FM_DEVICE void share_thresholds(const SemiHardState& state,
     if (row < 0) continue;
     const uint32_t* const width = state.width + int64_t{row} * kMostPositives;
 #pragma unroll
-    for (int u = 0; u < rows.kOwn; ++u) {
+    for (int u = 0; u < rows.kShare; ++u) {
       const int p = rows.own_positive(u);
       const float shared = lowest_value(__ldcg(width + p));
       rows.set(kWidth, p, s, ::fminf(rows.get(kWidth, p, s), shared));
