@@ -74,6 +74,17 @@ def test_classes(run, classes):
         assert_beside_float64(NAME, batch(NAME, 70, 9, classes, **options), run)
 
 
+@pytest.mark.parametrize("distance", ["euclidean", "cosine", "dot", "snr"])
+def test_large_classes(run, distance):
+    """They go on with what tiles have measured, and blocks have several tiles. Rows of distances
+    relative to the query are not packed there."""
+    options = {"distance": distance, "reduction": "none"}
+    assert_beside_float64(NAME, batch(NAME, 260, 65, "two", **options), run)
+    for n, n_ref in ((30, 270), (270, 30)):
+        sample = with_references(batch(NAME, n, 5, "two", **options), n_ref)
+        assert_beside_float64(NAME, sample, run)
+
+
 def test_classes_of_all_sizes_up_to_the_largest(run):
     """Nine rows are eight positives; one more, and all go another way."""
     for sizes in ((1, 2, 5, 9, 9, 3, 8, 1, 7), (10, 2, 30)):
@@ -132,6 +143,16 @@ def test_anchors_without_a_number(on_the_gpu):
     with on_the_gpu():
         ours = OP[NAME].run(sample)
     torch.testing.assert_close(ours, OP[NAME].run(sample), equal_nan=True)
+
+
+def test_more_anchors_by_keys_than_blocks(run):
+    """One reference that tiles cannot rank leaves all anchors to the keys."""
+    labels = torch.arange(540) // 4
+    labels[7] = -1
+    sample = batch(NAME, 540, 5, labels=labels, reduction="none")
+    rows = sample.tensors["embeddings"].clone()
+    rows[7] *= 1e37
+    assert_beside_float64(NAME, sample.with_tensors(embeddings=rows), run)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
