@@ -246,6 +246,7 @@ Status dense(DenseProblem& problem, Names names, Device device) {
   DenseState state =
       dense_state(problem, names, rule, by_tiles ? kSeldomBytes : chunk_bytes(facts));
   state.seldom = by_tiles;
+  state.room = 4 * static_cast<unsigned>(facts.multiprocessors);
   const auto zeros = [&](Arena& arena) {
     lay_out_zeros(arena, state);
     Tally* const begin = state.tally;

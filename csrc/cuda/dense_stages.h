@@ -22,11 +22,10 @@ void with_wide(DType dtype, const Launch& launch) {
 }
 
 // Blocks of a kernel, which take the parts of its work in turns. Where there is mostly nothing to
-// do, no more than an H100 has room for: that many come and go in a microsecond.
+// do, no more than the GPU has room for: that many come and go in a microsecond.
 inline unsigned few_blocks(const DenseState& state, int64_t parts) {
-  constexpr int64_t most = 528;
   const unsigned blocks = blocks_for(parts, 1);
-  return state.seldom && blocks > most ? static_cast<unsigned>(most) : blocks;
+  return state.seldom && blocks > state.room ? state.room : blocks;
 }
 
 // Fills the rows of a chunk.

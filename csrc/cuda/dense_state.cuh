@@ -75,6 +75,7 @@ struct DenseState : Compared {
   bool by_kind = false;   // coefficients need the scales of positives and negatives
   bool mirrored = false;  // c_ij = c_ji: a row adds its columns as well
   bool seldom = false;    // mostly another path does it all: see few_blocks
+  unsigned room = 1;      // for blocks
   void* out = nullptr;
   void* grad[2] = {};
   double* stats = nullptr;
