@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -85,16 +86,34 @@ def assert_equal(ours: Any, theirs: Any, rows, labels, mine=None, refs=None) -> 
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
+def _precision_of(reducer: Any, value: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
+    """The reducer of several sub-losses keeps each in the dtype of the rows, whatever dtype their
+    sum has."""
+    return dtype if isinstance(reducer, reducers.MultipleReducers) else value.dtype
+
+
+def _ulps(place: int, kind: torch.dtype, right: Any, n_compared: int, largest: float) -> float:
+    """How many may be lost. In float32 a gradient has a rounding for each row that is compared, and
+    a value those of the distances, of which it may be a small difference. The others are rounded
+    once, at the end."""
+    if kind is not torch.float32:
+        return 2.0
+    if place:
+        return max(2.0, n_compared)
+    return 2.0 * max(1.0, ulp(largest, kind) / ulp(abs(float(right.item())), kind))
+
+
 def assert_as_precise(
-    ours: Any, theirs: Any, batch, refs, mine, dtype: torch.dtype, autocast: bool = False
+    ours: Any, theirs: Any, batch, refs, mine, dtype: torch.dtype, autocast: Any = None
 ) -> None:
     """Value and gradients, parameters included: no further from the truth than twice as far as the
     peer is. The truth is the peer in float64 on the same rounded rows and the same mined indices,
-    the baseline the peer in float32: its half precision rounds every distance, and lacks some."""
+    the baseline the peer in float32: its half precision rounds every distance, and lacks some. Ours
+    may be in a context, of autocast."""
     rows, labels = batch[0].to(dtype), batch[1]
     ref_rows, ref_labels = (None, None) if refs is None else (refs[0].to(dtype), refs[1])
     miner = None if mine is None else mine[0]
-    with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=autocast):
+    with autocast or nullcontext():
         found = with_gradients(loss_of(ours, miner, labels, ref_labels), rows, ref_rows)
     # Near ties may be decided otherwise elsewhere: every side evaluates the same indices.
     sides = () if refs is None else (ref_rows, ref_labels)
@@ -115,18 +134,13 @@ def assert_as_precise(
     )
     assert {each.dtype for each in found[1 : 1 + n_rows]} == {dtype}
     assert found[0].dtype == dtype or autocast
+    n_compared = len(rows) + (0 if refs is None else len(ref_rows))
     for place, (one, right, *others) in enumerate(zip(found, truth, *plain, strict=True)):
         # Parameters stay float32; in half precision what reaches them has been rounded.
-        kind = one.dtype if place <= n_rows else dtype
+        kind = dtype if place else _precision_of(theirs.reducer, one, dtype)
         right = exact(right).reshape(one.shape)
         baseline = less_lucky(right, *(each.to(kind).reshape(one.shape) for each in others))
-        # Float32: a gradient has a rounding for each row that is compared, and a value those of the
-        # distances, of which it may be a small difference. The others are rounded once, at the end.
-        ulps = 2.0
-        if kind is torch.float32 and place:
-            ulps = max(ulps, sum(each.shape[0] for each in (rows, ref_rows) if each is not None))
-        elif kind is torch.float32:
-            ulps *= max(1.0, ulp(largest, kind) / ulp(abs(float(right.item())), kind))
+        ulps = _ulps(place, kind, right, n_compared, largest)
         assert_no_worse_than(one.to(kind), baseline=baseline, truth=right, ulps=ulps)
 
 
