@@ -74,6 +74,15 @@ def loss_of(loss: Any, miner: Any, labels: torch.Tensor, ref_labels: Any = None)
     return found
 
 
+def dtypes_of(result: Any) -> Any:
+    """That of a value; of sub-losses that nobody reduced, those of the losses of each."""
+    if not isinstance(result, dict):
+        return result.dtype
+    # One that has no pair is the number 0.
+    losses = {name: each["losses"] for name, each in result.items()}
+    return {name: each.dtype for name, each in losses.items() if isinstance(each, torch.Tensor)}
+
+
 def assert_equal(ours: Any, theirs: Any, rows, labels, mine=None, refs=None) -> None:
     """Two losses, each with its own miner or without one."""
     ref_rows, ref_labels = refs or (None, None)

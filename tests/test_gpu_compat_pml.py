@@ -16,10 +16,21 @@ pytest.importorskip(
 
 from pytorch_metric_learning import losses as their_losses
 from pytorch_metric_learning import miners as their_miners
+from pytorch_metric_learning import reducers
 
 from flashmetric import _C
 from flashmetric.compat.pytorch_metric_learning import losses, miners
-from pml_grid import DISTANCES, LAYOUTS, REDUCERS, assert_as_precise, assert_equal, batch_of, twins
+from pml_grid import (
+    DISTANCES,
+    LAYOUTS,
+    REDUCERS,
+    assert_as_precise,
+    assert_equal,
+    batch_of,
+    dtypes_of,
+    loss_of,
+    twins,
+)
 from samples import class_batch
 
 pytestmark = GPU
@@ -34,6 +45,7 @@ MINERS = {
     "pairs": lambda distance: twins("PairMarginMiner", distance=distance),
 }
 FUSED = sorted(losses.__all__)
+WHOLE = {**REDUCERS, "nothing": lambda: reducers.DoNothingReducer()}
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -92,6 +104,24 @@ def test_dtypes(name, miner, dtype, autocast):
             mine = MINERS[miner](DISTANCES["L2"])
             under = torch.autocast(DEVICE.type, torch.bfloat16) if autocast else None
             assert_as_precise(*losses_of, batch, _refs(references), mine, dtype, under)
+
+
+@on_cuda
+@pytest.mark.parametrize("reducer", WHOLE)
+@pytest.mark.parametrize("miner", MINERS)
+@pytest.mark.parametrize("name", FUSED)
+def test_autocast_gives_the_dtypes_of_the_peer(name, miner, reducer):
+    """Of the value, and of each loss that a reducer asks for."""
+    for dtype in DTYPES:
+        rows, labels = _there(batch_of((1, 6, 2, 3), 0))
+        losses_of = _twins(name, **_options(name, "L2", reducer=WHOLE[reducer]))
+        mines = MINERS[miner](DISTANCES["L2"]) or (None, None)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            ours, theirs = (
+                dtypes_of(loss_of(loss, mine, labels)(rows.to(dtype)))
+                for loss, mine in zip(losses_of, mines, strict=True)
+            )
+        assert ours == theirs
 
 
 def _train(kind: Any, mining: Any, name: str, miner: str, wide: bool) -> list[Any]:

@@ -12,7 +12,16 @@ from flashmetric import _ops
 from flashmetric._compat import is_compiling
 from flashmetric.compat._peer import like, not_fused
 
-from ._metric import Batch, Metric, batch_of, keeps_stats, labels_of, metric_of, record
+from ._metric import (
+    Batch,
+    Metric,
+    batch_of,
+    keeps_stats,
+    labels_of,
+    measured_dtype,
+    metric_of,
+    record,
+)
 from ._mined import Mined
 
 __all__ = ["Call", "FusedLoss", "reduced"]
@@ -41,6 +50,10 @@ class Call(NamedTuple):
     def given(self) -> dict[str, Any]:
         """Keywords of our functions of given indices."""
         return {**self.rows(), **self.metric.options()}
+
+    def as_measured(self, losses: Tensor) -> Tensor:
+        """(T,) losses of listed pairs or triplets, in the dtype of the peer's."""
+        return losses.to(measured_dtype(self.embeddings.dtype, self.embeddings.device.type))
 
 
 class FusedLoss:

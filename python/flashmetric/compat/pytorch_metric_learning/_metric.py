@@ -33,6 +33,7 @@ __all__ = [
     "is_touched",
     "keeps_stats",
     "labels_of",
+    "measured_dtype",
     "metric_of",
     "n_triplets",
     "record",
@@ -134,6 +135,17 @@ def distance_of(distance: Any) -> Metric | str:
     if isinstance(metric, Metric) and metric.distance == "dot":
         return "margins of inner products have no kernel"
     return metric
+
+
+def measured_dtype(rows: torch.dtype, device: str) -> torch.dtype:
+    """Of the peer's distances of such rows, on a type of device, and of the loss of each pair.
+
+    CUDA's autocast takes norms, torch.cdist and powers of half precision in float32. The peer has
+    inner products in the dtype of autocast; here they are float32 as well.
+    """
+    if device != "cuda" or not torch.is_autocast_enabled(device):
+        return rows
+    return torch.promote_types(rows, torch.float32)
 
 
 # Exact types: a subclass may mean anything.

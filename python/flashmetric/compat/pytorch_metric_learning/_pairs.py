@@ -58,7 +58,7 @@ class _OfPairs(FusedLoss):
             similar = torch.full_like(pairs[0], int(kind == "pos"))
             options = {**call.given(), **self._margins(call), "reduction": "none"}
             losses = FM.contrastive_pairs_loss(*pairs, similar, **options)
-            found["losses"] = losses.to(call.embeddings.dtype)
+            found["losses"] = call.as_measured(losses)
         return found
 
 

@@ -191,7 +191,7 @@ class TripletMarginLoss(_OfTriplets, _peer.TripletMarginLoss):
             soft_margin=bool(self.smooth_loss),
             reduction="none",
         )
-        found = {"losses": losses.to(call.embeddings.dtype), "indices": triplets}
+        found = {"losses": call.as_measured(losses), "indices": triplets}
         return {**found, "reduction_type": "triplet"}
 
 
@@ -254,7 +254,7 @@ class MarginLoss(_OfTriplets, _peer.MarginLoss):
         pulled = (dist_ap - beta + self.margin).relu()
         pushed = (beta - dist_an + self.margin).relu()
         return {
-            "losses": (pulled + pushed).to(call.embeddings.dtype),
+            "losses": call.as_measured(pulled + pushed),
             "indices": triplets,
             "reduction_type": "triplet",
             "divisor": (pulled > 0).sum() + (pushed > 0).sum(),

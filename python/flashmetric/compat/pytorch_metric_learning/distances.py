@@ -16,7 +16,7 @@ from torch import Tensor
 from flashmetric.compat._peer import passing_through
 from flashmetric.distances import Minkowski, pairwise_distances
 
-from ._metric import stands_for
+from ._metric import measured_dtype, stands_for
 
 __all__ = ["LpDistance", "SNRDistance"]
 
@@ -32,9 +32,8 @@ class LpDistance(_peer.LpDistance):
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor | None) -> Tensor:
         if self.p < 1:
             return super().compute_mat(query_emb, ref_emb)
-        return pairwise_distances(query_emb, ref_emb, distance=Minkowski(self.p)).to(
-            query_emb.dtype
-        )
+        dtype = measured_dtype(query_emb.dtype, query_emb.device.type)
+        return pairwise_distances(query_emb, ref_emb, distance=Minkowski(self.p)).to(dtype)
 
 
 @stands_for
