@@ -1,146 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A loss over all triplets or pairs, and its dense gradient: chunks of anchors whose rows are
 // filled, judged and added up (dense_state.cuh).
+#include "dense_layout.h"
 #include "dense_pack.cuh"
-#include "dense_stages.h"
-#include "dense_totals.cuh"
 #include "semihard.h"
 
 namespace flashmetric::cuda {
 namespace {
-
-// Memory for the rows of a chunk, and as much again for lists of positives: what the cache keeps
-// for the kernel that reads it next beside what that reads as well. 31 MiB of an H100's 50.
-int64_t chunk_bytes(const DeviceFacts& facts) { return int64_t{facts.cache_bytes} * 5 / 8; }
-// The same where the rows are seldom asked for: each chunk is six launches for nothing. Memory of a
-// batch of 16384 x 128 is 203 MiB in all; with twice as much here 347.
-constexpr int64_t kSeldomBytes = int64_t{128} << 20;
-// Blocks that have a list: four for each multiprocessor of an H100.
-constexpr int64_t kMostLists = 528;
-
-int64_t in_tiles(int64_t rows) { return (rows + kTile - 1) / kTile * kTile; }
-
-DenseRule rule_of(const DenseProblem& problem) {
-  if (problem.loss == "contrastive" || problem.loss == "online_contrastive") {
-    return DenseRule::contrastive;
-  }
-  if (problem.loss == "soft") return DenseRule::soft;
-  if (problem.loss == "semihard") return DenseRule::semihard;
-  return problem.soft_margin ? DenseRule::softplus : DenseRule::hinges;
-}
-
-void take_numbers_of(const DenseProblem& problem, DenseState& state) {
-  state.margin = {problem.margin, problem.margin_values, problem.margin_stride};
-  state.mining_margin = {problem.mining_margin, problem.mining_margin_values,
-                         problem.mining_margin_stride};
-  state.weight = {1, problem.weights, 1};
-  state.squared = problem.power == 2;
-  state.soft_margin = problem.soft_margin;
-  state.drop = problem.drop_without_semihard;
-  state.uncovered = problem.uncovered;
-  state.factor = problem.factor;
-  state.temperature = problem.temperature;
-  state.detach_weights = problem.detach_weights;
-  state.bounds = problem.bounds;
-  state.cotangent = problem.cotangent;
-  state.cotangent_stride = problem.cotangent_stride;
-  state.out = problem.out;
-  state.stats = problem.stats;
-  for (int side = 0; side < 2; ++side) state.grad[side] = problem.grad[side];
-}
-
-DenseState dense_state(const DenseProblem& problem, const Names& names, DenseRule rule,
-                       int64_t memory) {
-  DenseState state;
-  static_cast<Compared&>(state) = compared_of(problem, names);
-  take_numbers_of(problem, state);
-  visit_by_index(Distances{}, names.distance,
-                 [&](auto policy) { state.curve = decltype(policy)::curve; });
-  state.set = TripletRange(problem.loss);
-  state.online = problem.loss == "online_contrastive";
-  state.reduction = names.dense_reduction;
-  state.of_pairs = rule == DenseRule::contrastive;
-  state.by_kind = state.of_pairs && !state.online;
-  state.mirrored = state.of_pairs && problem.symmetric && !state.key.relative &&
-                   problem.labels.relation != Relation::mask;
-  const bool products = state.key.of_products() && !state.key.relative && problem.dim > 0;
-  state.packed = products && problem.dtype == DType::float32;
-  state.wide = !state.packed || rule == DenseRule::softplus || rule == DenseRule::soft;
-  state.width = (problem.dim + kProducts - 1) / kProducts * kProducts;
-  state.rows[0].padded = in_tiles(problem.query.n);
-  state.rows[1].padded = in_tiles(problem.ref.n);
-  state.stride = state.rows[1].padded;
-  const int64_t bytes = state.stride * (state.wide ? sizeof(double) : sizeof(float));
-  const int64_t fitting = bytes > 0 ? memory / bytes / kTile * kTile : kTile;
-  state.chunk = fitting > kTile ? fitting : kTile;
-  if (state.chunk > state.rows[0].padded) state.chunk = state.rows[0].padded;
-  return state;
-}
-
-bool wants_gradient(const DenseState& state) {
-  return state.grad[0] != nullptr || state.grad[1] != nullptr;
-}
-
-void lay_out_sums(Arena& arena, DenseState& state) {
-  const bool one_set = state.labels.symmetric;
-  for (int side = 0; side < 2; ++side) {
-    const bool shared = side == 1 && one_set;
-    const int64_t rows = side == 0 ? state.query.n : state.ref.n;
-    state.sums[side] = shared ? state.sums[0] : arena.take<double>(rows * state.dim);
-    state.weights[side] = shared ? state.weights[0] : arena.take<double>(rows);
-  }
-}
-
-// What must be zero before the first kernel: laid out first, so that one call clears it.
-void lay_out_zeros(Arena& arena, DenseState& state) {
-  state.tally = arena.take<Tally>(1);
-  if (wants_gradient(state) && !state.packs_zeros()) lay_out_sums(arena, state);
-}
-
-void lay_out_packed(Arena& arena, DenseState& state) {
-  lay_out_frame(arena, state);
-  for (int side = 0; side < (state.labels.symmetric ? 1 : 2); ++side) {
-    PackedRows& set = state.rows[side];
-    set.y = arena.take<float>(set.padded * state.width);
-    set.half = arena.take<float>(set.padded);
-    set.slack = arena.take<float>(set.padded);
-  }
-  if (state.labels.symmetric) state.rows[1] = state.rows[0];
-  state.words = arena.take<WordBound>(state.stride / kWarp);
-  state.scale = arena.take<HalfScale>(1);
-}
-
-void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts, DenseState& state) {
-  lay_out_numbers(arena, state);
-  if (state.packed) lay_out_packed(arena, state);
-  if (wants_gradient(state) && state.packs_zeros()) lay_out_sums(arena, state);
-  const int64_t slots = state.chunk * state.stride;
-  state.slots = state.wide ? static_cast<void*>(arena.take<double>(slots))
-                           : static_cast<void*>(arena.take<float>(slots));
-  for (uint32_t** bits : {&state.positive, &state.negative, &state.near, &state.weighed}) {
-    *bits = arena.take<uint32_t>(slots / kWarp);
-  }
-  if (lists_positives(rule) && state.ref.n > 0) {
-    const int64_t bytes = state.ref.n * (2 * sizeof(double) + 2 * sizeof(int32_t));
-    state.lists = chunk_bytes(facts) / bytes;
-    state.lists = state.lists < kMostLists ? state.lists : kMostLists;
-    state.lists = state.lists < state.chunk ? state.lists : state.chunk;
-    state.lists = state.lists > 1 ? state.lists : 1;
-    state.list_value = arena.take<double>(state.lists * state.ref.n);
-    state.list_row = arena.take<int32_t>(state.lists * state.ref.n);
-    state.list_offer = arena.take<unsigned long long>(state.lists * state.ref.n);
-    state.list_best = arena.take<int32_t>(state.lists * state.ref.n);
-  }
-  state.totals = arena.take<RowTotals>(state.query.n);
-  if (state.packed && wants_gradient(state)) {
-    const int64_t rows = partial_rows(state, facts.multiprocessors);
-    state.partial = arena.take<double>(rows * (state.dim + 1));
-    state.touched = arena.take<int32_t>(rows);
-  }
-  state.block_sums = arena.take<DenseSums>(kTotalBlocks);
-  state.counted = arena.take<DenseTotals>(1);
-  state.scales = arena.take<KindScales>(1);
-}
 
 void launch_packing(const DenseState& state, cudaStream_t stream, Launches& launches) {
   const RowView<float> rows[2] = {view_as<float>(state.query), view_as<float>(state.ref)};
@@ -164,11 +30,11 @@ void launch_measures(const DenseState& state, cudaStream_t stream, Launches& lau
   launches.check("centre_rows");
 }
 
-// Where rows are seldom asked for, the other path has measured them.
+// Where rows are seldom asked for, or pairs marked, the other path has measured them.
 void prepare(const DenseState& state, cudaStream_t stream, Launches& launches) {
   if (!launches.fine()) return;
   if (state.packed && state.query.n > 0 && state.ref.n > 0) {
-    if (!state.seldom) launch_measures(state, stream, launches);
+    if (!state.seldom && !state.marked) launch_measures(state, stream, launches);
     return launch_packing(state, stream, launches);
   }
   if (state.seldom) return;
@@ -212,9 +78,8 @@ struct DenseLaunch {
     launches.check("find_scales");
   }
 
-  void run() const {
+  void visit() const {
     const bool gradient = wants_gradient(state);
-    prepare(state, stream, launches);
     if (state.by_kind) {
       launch_counts(state, stream, launches);
       find(true);
@@ -224,6 +89,8 @@ struct DenseLaunch {
       }
     }
     visit_all(gradient);
+  }
+  void finish() const {
     if (!launches.fine()) return;
     with_wide(state.query.dtype, [&](auto type) {
       start(launches, "finish_dense", finish_dense<decltype(type)>, total_blocks(), kTotalThreads,
@@ -232,6 +99,28 @@ struct DenseLaunch {
     launch_writes(state, stream, launches);
   }
 };
+
+// Of pairs that tiles mark.
+Status by_marks(DenseProblem& problem, MarkedTiles& marks, DenseState& state, Device device) {
+  const DeviceFacts& facts = facts_of(device.index);
+  state.marked = true;
+  state.scaled = false;
+  const auto zeros = [&](Arena& arena) {
+    marks.lay_out_zeros(arena);
+    return marks.state.tally;
+  };
+  const auto rest = [&](Arena& arena) { lay_out_marked(arena, marks, facts, state); };
+  return run("dense", problem.workspace, device, zeros, rest,
+             [&](cudaStream_t stream, Launches& launches) {
+               launch_prepare(marks.state, stream, launches);
+               prepare(state, stream, launches);
+               marks.launch(state, facts, stream, launches);
+               const DenseLaunch rows{state, DenseRule::contrastive, facts.multiprocessors, stream,
+                                      launches};
+               rows.finish();
+               count(call_counters.dense);
+             });
+}
 
 }  // namespace
 
@@ -247,6 +136,8 @@ Status dense(DenseProblem& problem, Names names, Device device) {
       dense_state(problem, names, rule, by_tiles ? kSeldomBytes : chunk_bytes(facts));
   state.seldom = by_tiles;
   state.room = 4 * static_cast<unsigned>(facts.multiprocessors);
+  MarkedTiles marks(problem, state, names, facts);
+  if (marks.possible) return by_marks(problem, marks, state, device);
   const auto zeros = [&](Arena& arena) {
     lay_out_zeros(arena, state);
     Tally* const begin = state.tally;
@@ -268,7 +159,10 @@ Status dense(DenseProblem& problem, Names names, Device device) {
   return run("dense", problem.workspace, device, zeros, rest,
              [&](cudaStream_t stream, Launches& launches) {
                if (by_tiles) tiles.launch(facts, stream, launches);
-               DenseLaunch{state, rule, facts.multiprocessors, stream, launches}.run();
+               const DenseLaunch rows{state, rule, facts.multiprocessors, stream, launches};
+               prepare(state, stream, launches);
+               rows.visit();
+               rows.finish();
                count(call_counters.dense);
              });
 }

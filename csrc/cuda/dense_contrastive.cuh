@@ -46,6 +46,12 @@ struct Edge {
   }
 };
 
+// Of the pairs of one kind: where they are within their margin, and where below what the batch
+// selects.
+struct Edges {
+  Edge margin, selects;
+};
+
 // Hadsell, Chopra, LeCun 2006, "Dimensionality Reduction by Learning an Invariant Mapping".
 // Online: only positives beyond the nearest negative pair of the batch, and negatives nearer than
 // its farthest positive pair; state.bounds are the keys of these two.
@@ -81,7 +87,7 @@ struct ContrastiveRow {
   __device__ double factor_of(int64_t j, int kind, double weights) const {
     const DenseState& state = row.state;
     const double both = state.mirrored ? cotangent_of<T>(state, j) : 0.0;
-    const double scale = state.by_kind ? state.scales->kind[kind] : 1.0;
+    const double scale = state.scaled ? state.scales->kind[kind] : 1.0;
     return (cotangent_of<T>(state, row.i) + both) * weights * scale * state.factor;
   }
   __device__ double power(double excess) const {
@@ -124,30 +130,43 @@ struct ContrastiveRow {
     return -slope<1>(j, excess, weights) * row.slope(key);
   }
 
-  // From h, but for those in doubt: their keys must say.
-  __device__ float by_half(const WordAhead<H>& at, const Edge (&edges)[2], bool& doubt,
+  template <int kind>
+  __device__ Edges edges() const {
+    if constexpr (kind == 1) return {Edge(highest[0]), Edge(highest[1])};
+    const DenseState& state = row.state;
+    const double margin_key = key_of(state.key, state.mining_margin.of(row.i));
+    const double selected = state.online ? state.bounds[0] : kNever;
+    return {Edge(row.scale.half(margin_key)), Edge(row.scale.half(selected))};
+  }
+
+  // From h, known within `error`, but for those in doubt: their keys must say. Positives have a
+  // term beyond their margin, negatives within.
+  template <int kind>
+  __device__ float by_half(int64_t j, float h, float error, const Edges& edges, bool& doubt,
                            PairSums<H>& sums) const {
-    const float error = row.error(at);
-    const int within = edges[0].below(at.h, error);
-    const int selected = row.state.online ? edges[1].below(at.h, error) : 1;
+    const bool online = row.state.online;
+    const int within = edges.margin.below(h, error);
+    const int selected = online ? edges.selects.below(h, error) : kind;
     doubt = within < 0 || selected < 0;
-    if (doubt || selected == 0) return 0;
-    const double weights = weight_of(at.j);
-    if (row.state.online) sums.template count<1>(weights);
-    if (within == 0) return 0;
-    const float d = row.half_distance(at.h);
-    const double excess = margin - static_cast<double>(d);
-    sums.template add<1>(power(excess), weights);
-    return static_cast<float>(-slope<1>(at.j, excess, weights)) * row.scale.slope_at(d);
+    if (doubt || selected != kind) return 0;
+    const double weights = weight_of(j);
+    if (kind == 0 || online) sums.template count<kind>(weights);
+    if (within != kind) return 0;
+    const float d = row.half_distance(h);
+    const double excess = kind == 1 ? margin - static_cast<double>(d)
+                                    : static_cast<double>(d) - row.state.mining_margin.of(row.i);
+    sums.template add<kind>(power(excess), weights);
+    const double pull = slope<kind>(j, excess, weights);
+    return static_cast<float>(kind == 1 ? -pull : pull) * row.scale.slope_at(d);
   }
 
   __device__ void judge(PairSums<H>& sums) const {
-    const Edge edges[2] = {Edge(highest[0]), Edge(highest[1])};
+    const Edges of_negatives = edges<1>();
     row.each_open_word([&](const WordAhead<H>& at) {
       bool by_key = at.is_positive() || (kWide<H> && at.is_negative());
       T c = 0;
       if constexpr (!kWide<H>) {
-        if (at.is_negative()) c = by_half(at, edges, by_key, sums);
+        if (at.is_negative()) c = by_half<1>(at.j, at.h, row.error(at), of_negatives, by_key, sums);
       }
       const double key = row.key_at(at.j, by_key);
       if (by_key) {

@@ -179,14 +179,18 @@ template <class T>
 __device__ void write_gradient(const DenseState& state, const RowView<T>& rows, int side,
                                int64_t i) {
   const GradientRow<T> row(state.key, rows, i, state.dim);
-  double* const sums = state.sums[side] + i * state.dim;
-  const double weight = state.packed ? state.weights[side][i] : 0;
-  const double scale = state.by_kind ? 1 : state.scales->kind[0];
-  const DenseGradient<T> gradient{state, row, sums, weight, scale};
+  const auto gradient_of = [&](int which, int kind) {
+    return DenseGradient<T>{state, row, state.sums[which] + i * state.dim,
+                            state.packed ? state.weights[which][i] : 0,
+                            state.scaled ? 1 : state.scales->kind[kind]};
+  };
+  const DenseGradient<T> gradient = gradient_of(side, 0);
+  double* const sums = gradient.sums;
   auto* const out = static_cast<T*>(state.grad[side]) + i * state.dim;
   bool touched = false;
   for (int64_t k = threadIdx.x % kWarp; k < state.dim; k += kWarp) {
-    sums[k] = gradient.at(k);
+    const double all = gradient.at(k);
+    sums[k] = state.marked ? all + gradient_of(1, 1).at(k) : all;
     touched = touched || sums[k] != 0;
   }
   // A NaN row without a pair must not come near its norm: its 0 would become NaN.

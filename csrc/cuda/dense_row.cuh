@@ -84,10 +84,11 @@ struct DenseRow {
   // What h of packed rows can be off by; 4 u, for what is measured and for thresholds, which round
   // once, leave room for the sums.
   __device__ float error(const WordAhead<H>& at) const {
+    return error_of(static_cast<float>(at.h), state.rows[0].slack[i], at.slack);
+  }
+  __device__ static float error_of(float h, float own, float other) {
     constexpr auto u = static_cast<float>(4 * Precision<float>::roundoff);
-    const float own = state.rows[0].slack[i];
-    const float size = ::fabsf(static_cast<float>(at.h));
-    return (own > 0 ? own : 0) + (at.slack > 0 ? at.slack : 0) + size * u;
+    return (own > 0 ? own : 0) + (other > 0 ? other : 0) + ::fabsf(h) * u;
   }
   __device__ float half_distance(H h) const {
     return scale.distance(static_cast<float>(h), state.key.form == Form::product);

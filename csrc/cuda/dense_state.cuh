@@ -72,7 +72,8 @@ struct DenseState : Compared {
   int64_t cotangent_stride = 0;
   DenseReduction reduction = DenseReduction::mean;
   bool of_pairs = false;
-  bool by_kind = false;   // coefficients need the scales of positives and negatives
+  bool by_kind = false;   // positives and negatives have scales of their own
+  bool scaled = false;    // which coefficients have already
   bool mirrored = false;  // c_ij = c_ji: a row adds its columns as well
   bool seldom = false;    // mostly another path does it all: see few_blocks
   unsigned room = 1;      // for blocks
@@ -81,6 +82,7 @@ struct DenseState : Compared {
   double* stats = nullptr;
 
   bool packed = false;         // gradients are products of matrices
+  bool marked = false;         // or of pairs that tiles mark (marked_state.cuh): sums by kind
   bool wide = true;            // h are keys
   int64_t width = 0;           // of a packed row: dim, padded
   PackedRows rows[2];          // of queries and references, the same one twice if they are one set
@@ -100,7 +102,7 @@ struct DenseState : Compared {
   unsigned long long* list_offer = nullptr;
   int32_t* list_best = nullptr;
   RowTotals* totals = nullptr;      // [n_query]
-  double* sums[2] = {};             // [rows][dim] of queries and references
+  double* sums[2] = {};             // [rows][dim] of queries and references, or by kind
   double* weights[2] = {};          // [rows] sums of coefficients
   double* partial = nullptr;        // [splits][rows][dim + 1]
   int32_t* touched = nullptr;       // [splits][tiles of rows] has it a sum there

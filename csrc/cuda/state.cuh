@@ -173,6 +173,8 @@ struct MineState : Compared {
   int32_t* by_keys = nullptr;     // [n_query] rows that keys must judge
   int32_t* is_by_keys = nullptr;  // [n_query] is a row listed there
   uint32_t* threshold[2] = {};    // [n_query] by role, see gate.cuh
+  int32_t first_query = 0;        // position of the first query that tiles see,
+  int32_t n_query_tiled = 0;      //   and how many they see; 0: all
   int32_t tile_splits = 1;        // of the references, for tiles
   int32_t survey_tiles = 0;       // of each split, seen before all others for thresholds alone
   int32_t* surveyed = nullptr;    // [blocks of rows] splits whose thresholds are known
@@ -182,6 +184,9 @@ struct MineState : Compared {
   PartialBest* partial[2] = {};   // [splits][n_query]
   int32_t key_splits = 1;
 
+  FM_HD int32_t queries_tiled() const {
+    return n_query_tiled == 0 ? ranked[0].padded : n_query_tiled;
+  }
   // All that rows may need.
   FM_HD Products products() const {
     return {static_cast<int>((dim + kFeatures - 1) / kFeatures), split};

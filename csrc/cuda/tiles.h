@@ -7,6 +7,7 @@
 
 #include "fragments.h"
 #include "launch.cuh"
+#include "marked_state.cuh"
 #include "semihard_state.cuh"
 
 namespace flashmetric::cuda {
@@ -36,8 +37,11 @@ void launch_tiles_mma(const MineState& state, int shared_limit, cudaStream_t str
                       Launches& launches);
 void launch_tiles_mma(const SemiHardState& state, int shared_limit, cudaStream_t stream,
                       Launches& launches);
+void launch_tiles_mma(const MarkedState& state, int shared_limit, cudaStream_t stream,
+                      Launches& launches);
 void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& launches);
 void launch_tiles_wgmma(const SemiHardState& state, cudaStream_t stream, Launches& launches);
+void launch_tiles_wgmma(const MarkedState& state, cudaStream_t stream, Launches& launches);
 
 // What a main loop asks of the layout.
 struct TileShape {

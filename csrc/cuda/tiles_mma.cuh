@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(kMmaThreads, 1)
   const int32_t tiles = range.end - range.begin;
   const MmaLoader<stages> loader{state,
                                  shared,
-                                 static_cast<int32_t>(blockIdx.x) * kMmaRows,
+                                 state.first_query + static_cast<int32_t>(blockIdx.x) * kMmaRows,
                                  range.begin,
                                  tiles,
                                  ::min(state.survey_tiles, tiles),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The main loop of compute capability 9.0a, compiled for nothing else.
+#include "marked_gate.cuh"
 #include "semihard_gate.cuh"
 #include "tiles.h"
 #include "tiles_wgmma.cuh"
@@ -25,7 +26,7 @@ void launch(const typename Judge::State& state, cudaStream_t stream, Launches& l
   const auto kernel = reduce_tiles_wgmma<Judge>;
   static std::atomic<uint64_t> allowed{0};
   launches.note(allow_shared(kernel, limit, allowed), "cudaFuncSetAttribute");
-  const int rows = state.ranked[0].padded / kWgmmaRows;
+  const int rows = state.queries_tiled() / kWgmmaRows;
   const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(state.tile_splits));
   start(launches, "reduce_tiles_wgmma", kernel, grid, kWgmmaThreads, static_cast<size_t>(bytes),
         stream, state, plan);
@@ -38,6 +39,9 @@ void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& l
 }
 void launch_tiles_wgmma(const SemiHardState& state, cudaStream_t stream, Launches& launches) {
   launch<SeekSemiHard>(state, stream, launches);
+}
+void launch_tiles_wgmma(const MarkedState& state, cudaStream_t stream, Launches& launches) {
+  launch<MarkPairs>(state, stream, launches);
 }
 
 }  // namespace flashmetric::cuda

@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
   WgmmaLoop loop{state,
                  WgmmaShared(memory, plan),
                  plan,
-                 static_cast<int32_t>(blockIdx.x) * kWgmmaRows,
+                 state.first_query + static_cast<int32_t>(blockIdx.x) * kWgmmaRows,
                  range.begin,
                  tiles,
                  ::min(state.survey_tiles, tiles),

@@ -104,8 +104,14 @@ void launch(dim3 grid, int threads, size_t shared_bytes, const Kernel& kernel) {
   }
   gridDim = grid;
   blockDim = dim3(static_cast<unsigned>(threads));
-  for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y) {
-    for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block();
+  // Blocks come in any order: also in the other one, if asked to.
+  const bool backwards = std::getenv("EMULATED_BACKWARDS") != nullptr;
+  const unsigned all = grid.x * grid.y;
+  for (unsigned b = 0; b < all; ++b) {
+    const unsigned at = backwards ? all - 1 - b : b;
+    blockIdx.x = at % grid.x;
+    blockIdx.y = at / grid.x;
+    run_block();
   }
 }
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Losses over all pairs whose tiles mark what may have a term, on a GPU, without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compare import assert_same_bits
+from dense_beside_float64 import CLASSES, MARGINS, assert_beside_float64, batch
+from op_db import OP
+from samples import cotangent_for
+from test_emulated_gpu import main_loop, module  # noqa: F401  fixtures
+from test_emulated_semihard import on_the_gpu, run  # noqa: F401  fixtures
+from test_gradients import gradients
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+NAME = "contrastive_loss"
+ONLINE = "online_contrastive_loss"
+REDUCTIONS = ("none", "mean", "sum", "mean_active", "mean_pairs")
+
+
+def near_margin(n: int, dim: int, part: float, classes: str = "four_each", **options):
+    """A batch that this part of its pairs is within the margin of."""
+    sample = batch(NAME, n, dim, classes, **options)
+    rows = sample.tensors["embeddings"]
+    margin = float(torch.pdist(rows).quantile(part))
+    return sample.with_options(margin=margin)
+
+
+@pytest.mark.parametrize(
+    ("n", "dim"), [(1, 3), (2, 1), (63, 17), (129, 64), (257, 130), (130, 260), (70, 512)]
+)
+def test_sizes_around_every_edge(run, n, dim):  # noqa: F811
+    assert_beside_float64(NAME, batch(NAME, n, dim), run)
+
+
+@pytest.mark.parametrize("part", [0.02, 0.5, 1.0])
+def test_parts_of_the_pairs(run, part):  # noqa: F811
+    """In several launches, each of some queries; groups of pairs are full, or not."""
+    assert_beside_float64(NAME, near_margin(600, 40, part, reduction="mean_active"), run)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_classes_and_reductions(run, classes, reduction):  # noqa: F811
+    options = {"pos_margin": 0.4, "reduction": reduction}
+    assert_beside_float64(NAME, near_margin(70, 9, 0.4, classes, **options), run)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "sqeuclidean", "cosine"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_distances(run, distance, normalize):  # noqa: F811
+    for power in (1, 2):
+        options = {"distance": distance, "normalize": normalize, "power": power}
+        sample = batch(NAME, 90, 20, reduction="mean_active", **options)
+        assert_beside_float64(NAME, sample, run)
+        assert_beside_float64(NAME, sample.with_options(margin=0.5 * MARGINS[distance]), run)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["random", "tight_classes", "duplicates", "integers", "offset", "outliers", "all_equal"],
+)
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_rows_that_are_hard_to_judge(run, kind, distance):  # noqa: F811
+    options = {"kind": kind, "distance": distance, "reduction": "mean_active"}
+    assert_beside_float64(NAME, batch(NAME, 140, 24, **options), run)
+
+
+@pytest.mark.parametrize("count", [1, 31, 33])
+def test_rows_that_tiles_cannot_rank(run, count):  # noqa: F811
+    """Few are marked for everybody; more, and everybody is judged."""
+    sample = near_margin(90, 8, 0.1, reduction="none")
+    rows = sample.tensors["embeddings"].clone()
+    rows[:count] *= 1e37
+    assert_beside_float64(NAME, sample.with_tensors(embeddings=rows), run)
+
+
+def test_rows_without_a_number(on_the_gpu):  # noqa: F811
+    sample = near_margin(90, 8, 0.1, reduction="none")
+    rows = sample.tensors["embeddings"].clone()
+    rows[3, 0] = torch.nan
+    sample = sample.with_tensors(embeddings=rows)
+    with on_the_gpu():
+        ours = OP[NAME].run(sample)
+    torch.testing.assert_close(ours, OP[NAME].run(sample), equal_nan=True)
+
+
+@pytest.mark.parametrize("classes", ["four_each", "two", "all_distinct"])
+def test_online(run, classes):  # noqa: F811
+    assert_beside_float64(ONLINE, batch(ONLINE, 120, 12, classes), run)
+
+
+def test_the_order_of_blocks_changes_nothing(on_the_gpu, monkeypatch):  # noqa: F811
+    """By which rows of a class find their places."""
+    op = OP[NAME]
+    for classes in ("four_each", "two"):
+        sample = near_margin(300, 20, 0.05, classes, reduction="mean_active")
+        cotangent = cotangent_for(op.run(sample))
+        with on_the_gpu():
+            value, grads = gradients(op, sample, cotangent)
+            with monkeypatch.context() as patch:
+                patch.setenv("EMULATED_BACKWARDS", "1")
+                again, other = gradients(op, sample, cotangent)
+        assert_same_bits(value, again)
+        assert_same_bits(grads["embeddings"], other["embeddings"])
