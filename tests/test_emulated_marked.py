@@ -6,8 +6,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compare import assert_same_bits
-from dense_beside_float64 import CLASSES, MARGINS, assert_beside_float64, batch
+from compare import assert_no_worse_than, assert_same_bits, exact
+from dense_beside_float64 import (
+    CLASSES,
+    MARGINS,
+    assert_beside_float64,
+    batch,
+    with_references,
+)
+from flashmetric import contrastive_loss
 from op_db import OP
 from samples import cotangent_for
 from test_emulated_gpu import main_loop, module  # noqa: F401  fixtures
@@ -105,3 +112,24 @@ def test_the_order_of_blocks_changes_nothing(on_the_gpu, monkeypatch):  # noqa: 
                 again, other = gradients(op, sample, cotangent)
         assert_same_bits(value, again)
         assert_same_bits(grads["embeddings"], other["embeddings"])
+
+
+@pytest.mark.parametrize(("n", "n_ref"), [(90, 200), (300, 70)])
+def test_references_without_a_gradient(on_the_gpu, n, n_ref):  # noqa: F811
+    """Some of which are the query itself. On a CPU they are proven with a gradient."""
+    sample = with_references(near_margin(n, 20, 0.1, reduction="mean_active"), n_ref)
+    refs = sample.tensors["ref_embeddings"]
+
+    def run_of(rows):
+        rows = rows.clone().requires_grad_()
+        options = sample.options | {"ref_embeddings": refs.to(rows.dtype)}
+        value = contrastive_loss(rows, **options)
+        (grad,) = torch.autograd.grad(value, rows)
+        return value.detach(), grad
+
+    rows = sample.tensors["embeddings"]
+    truth, plain = run_of(rows.double()), run_of(rows)
+    with on_the_gpu():
+        ours = run_of(rows)
+    for one, baseline, exactly in zip(ours, plain, truth, strict=True):
+        assert_no_worse_than(one, baseline=baseline, truth=exact(exactly))

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Losses over all pairs of one set of rows: prepare -> tiles mark pairs -> a warp a query judges
-// them, and adds up its gradient.
-#include "dense_stages.h"
+// Losses over all pairs whose gradient is that of the queries: prepare -> tiles mark pairs -> a warp
+// a query judges them, and adds up its gradient.
 #include "marked.h"
 #include "marked_rows.cuh"
 #include "tiles.h"
@@ -33,12 +32,13 @@ void launch_tiles(const MarkedState& state, const DeviceFacts& facts, cudaStream
 void launch_judge(const MarkedState& state, const DenseState& dense, cudaStream_t stream,
                   Launches& launches) {
   const RowView<float> x = view_as<float>(dense.query);
+  const RowView<float> r = view_as<float>(dense.ref);
   const unsigned blocks = blocks_for(state.queries_tiled(), kPairWarps);
   const int64_t pieces = (dense.width + kPieceFeatures - 1) / kPieceFeatures;
   with_value<Steps::difference, Steps::product>(steps_of(dense.key), [&](auto steps) {
     with_value<1, 2, 4>(pieces < 3 ? static_cast<int>(pieces) : kMostPieces, [&](auto some) {
       start(launches, "judge_marked", judge_marked<steps.value, some.value>, blocks, kPairThreads,
-            0, stream, state, dense, x);
+            0, stream, state, dense, x, r);
     });
   });
 }
@@ -56,9 +56,10 @@ MarkedTiles::MarkedTiles(const DenseProblem& problem, const DenseState& dense, c
   const Labels& labels = problem.labels;
   const bool all_take_part = labels.query_keep == nullptr && labels.ref_keep == nullptr;
   const bool same_scale = dense.key.form == Form::difference || dense.key.equally_long();
-  possible = state.by_tiles && dense.packed && !dense.wide && dense.mirrored && all_take_part &&
-             same_scale && problem.weights == nullptr && problem.stats == nullptr &&
-             dense.width <= kMostPieces * kPieceFeatures;
+  const bool of_queries = dense.mirrored || (!problem.symmetric && problem.grad[1] == nullptr);
+  possible = state.by_tiles && dense.of_pairs && dense.packed && !dense.wide && of_queries &&
+             all_take_part && same_scale && problem.weights == nullptr &&
+             problem.stats == nullptr && dense.width <= kMostPieces * kPieceFeatures;
 }
 
 void MarkedTiles::lay_out_zeros(Arena& arena) { cuda::lay_out_zeros(arena, mined, state); }

@@ -16,26 +16,22 @@ constexpr int kWindowWords = kWindow / kWarp;
 
 struct MarkedColumns {
   const MarkedState& state;
-  uint32_t* entered;             // [kWindowWords] of the warp
-  int32_t position, begin, end;  // of the query, and of its class
+  uint32_t* entered;  // [kWindowWords] of the warp
+  int32_t position;   // of the query
+  PositiveRun run;
   int32_t n_irregular;
   bool all;           // whatever the marks: the query is not ranked, or too many are not
   int32_t first = 0;  // row of the window
   int32_t word = 0;   // that the first lane has the bits of
   uint32_t bits = 0;
 
-  __device__ MarkedColumns(const MarkedState& of, uint32_t* set, int32_t at)
+  __device__ MarkedColumns(const MarkedState& of, uint32_t* set, int64_t i, int32_t at)
       : state(of),
         entered(set),
         position(at),
-        begin(of.ranked[0].run_begin[at]),
-        end(of.ranked[0].run_end[at]),
+        run(of, i, at),
         n_irregular(of.tally->n_irregular),
         all(of.all_by_keys() || of.ranked[0].slack[at] < 0) {}
-
-  __device__ int32_t references() const {
-    return static_cast<int32_t>(state.tally->cursor & 0xFFFFFFFFULL);
-  }
 
   // Enters those of a kind that are in the window from a row on.
   __device__ void open(int kind, int32_t window) {
@@ -43,8 +39,8 @@ struct MarkedColumns {
     for (int w = lane_of(); w < window_words(); w += kWarp) entered[w] = 0;
     __syncwarp();
     if (kind == 0) {
-      for (int32_t at = begin + lane_of(); at < end; at += kWarp) {
-        if (at != position) enter(at);
+      for (int32_t at = run.begin + lane_of(); at < run.end; at += kWarp) {
+        if (at != run.self) enter(at);
       }
     } else {
       const int32_t words = state.ranked[1].padded / kWarp;
@@ -78,7 +74,8 @@ struct MarkedColumns {
   __device__ void enter_marked(int32_t at) {
     for (uint32_t left = bits_at(at); left != 0; left &= left - 1) {
       const int32_t column = column_of(at, __ffs(static_cast<int>(left)) - 1);
-      if (column < begin || column >= end) enter(column);
+      const bool positive = column >= run.begin && column < run.end;
+      if (!positive && column != run.self) enter(column);
     }
   }
   __device__ uint32_t bits_at(int32_t at) const {

@@ -55,26 +55,27 @@ struct MarkedSums {
 // four features, or some, a lane.
 template <int pieces>
 struct MarkedOwn {
-  const char* base;  // where the lane's first piece of row 0 is
+  const char* base;  // where the lane's first piece of reference 0 is
   int32_t row_bytes;
   float half, slack;
   float4 y[pieces];
 
-  __device__ MarkedOwn(const PackedRows& rows, int64_t width, int64_t i)
-      : base(reinterpret_cast<const char*>(rows.y)),
-        row_bytes(static_cast<int32_t>(width * sizeof(float))),
-        half(rows.half[i]),
-        slack(rows.slack[i]) {
-    if (16 * lane_of() < row_bytes) base += 16 * lane_of();
+  __device__ MarkedOwn(const DenseState& state, int64_t i)
+      : row_bytes(static_cast<int32_t>(state.width * static_cast<int64_t>(sizeof(float)))),
+        half(state.rows[0].half[i]),
+        slack(state.rows[0].slack[i]) {
+    const int first = 16 * lane_of() < row_bytes ? 16 * lane_of() : 0;
+    base = reinterpret_cast<const char*>(state.rows[0].y) + first;
 #pragma unroll
-    for (int p = 0; p < pieces; ++p) y[p] = read(static_cast<int32_t>(i), p);
+    for (int p = 0; p < pieces; ++p) y[p] = read(i, p);
+    base = reinterpret_cast<const char*>(state.rows[1].y) + first;
   }
   // Behind the last feature, others of the row: nobody looks at what becomes of them.
   __device__ bool exists(int piece) const {
     return 16 * lane_of() + piece * kPieceBytes < row_bytes;
   }
-  __device__ float4 read(int32_t j, int piece) const {
-    const char* const from = base + int64_t{j} * row_bytes;
+  __device__ float4 read(int64_t j, int piece) const {
+    const char* const from = base + j * row_bytes;
     return *reinterpret_cast<const float4*>(from + (exists(piece) ? piece * kPieceBytes : 0));
   }
 };

@@ -33,9 +33,10 @@ struct MarkedShared {
 // to the gradient. Never inlined: it is seldom called, and would take registers all the time.
 template <Steps steps>
 static __device__ __noinline__ void judge_by_key(const DenseState& state, const RowView<float>& x,
-                                                 MarkedShared& shared, int64_t i, int64_t j,
-                                                 bool open, int kind, PairSums<float>* found) {
-  const DenseRow<float, float> row(state, x, x, shared.unused, i, 0);
+                                                 const RowView<float>& r, MarkedShared& shared,
+                                                 int64_t i, int64_t j, bool open, int kind,
+                                                 PairSums<float>* found) {
+  const DenseRow<float, float> row(state, x, r, shared.unused, i, 0);
   const ContrastiveRow<float, float> pairs(row);
   const double key = row.keys_at(__ballot_sync(kAllLanes, open), j);
   double c = 0;
@@ -44,7 +45,7 @@ static __device__ __noinline__ void judge_by_key(const DenseState& state, const 
   if (state.grad[0] == nullptr || some == 0) return;
   const GradientRow<float> gradient(state.key, x, i, state.dim);
   double* const sums = state.sums[kind] + i * state.dim;
-  const RowPairs<float, steps> by_difference{gradient, x, shared.touched.pairs(), sums};
+  const RowPairs<float, steps> by_difference{gradient, r, shared.touched.pairs(), sums};
   by_difference.add(some, j, c, true);
 }
 
@@ -60,7 +61,7 @@ struct MarkedQuery {
   const MarkedOwn<pieces> own;
 
   __device__ MarkedQuery(const ContrastiveRow<float, float>& of, MarkedShared& block)
-      : pairs(of), shared(block), own(of.row.state.rows[0], of.row.state.width, of.row.i) {}
+      : pairs(of), shared(block), own(of.row.state, of.row.i) {}
 
   __device__ static float4 minus(const float4& a, const float4& b) {
     return {a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w};
@@ -99,8 +100,7 @@ struct MarkedQuery {
       const int place = lane_of() / kLanes;
       const PackedRows& rows = query.pairs.row.state.rows[1];
       exists = place < count;
-      row = exists ? query.shared.ahead[warp_of()][at + place]
-                   : static_cast<int32_t>(query.pairs.row.i);
+      row = exists ? query.shared.ahead[warp_of()][at + place] : 0;
       half = rows.half[row];
       slack = rows.slack[row];
     }
@@ -157,7 +157,7 @@ struct MarkedQuery {
     }
     if (__any_sync(kAllLanes, open)) {
       const DenseRow<float, float>& row = pairs.row;
-      judge_by_key<steps>(row.state, row.x, shared, row.i, other.row, open, kind, found);
+      judge_by_key<steps>(row.state, row.x, row.r, shared, row.i, other.row, open, kind, found);
     }
     return c;
   }
@@ -219,8 +219,8 @@ __device__ inline RowTotals totals_of(const MarkedColumns& columns, const PairSu
 #pragma unroll
   for (int v = 0; v < 6; ++v) sums[v] = warp_sum(own.of[v].sum);
   sums[6] = warp_sum(own.live);
-  const int32_t positives = columns.end - columns.begin - 1;
-  const int32_t negatives = columns.references() - positives - 1;
+  const auto positives = static_cast<double>(columns.run.count());
+  const auto negatives = static_cast<double>(columns.run.negatives(*columns.state.tally));
   RowTotals totals;
   for (int kind = 0; kind < 2; ++kind) {
     totals.term[kind] = sums[kind];
@@ -236,8 +236,8 @@ __device__ inline RowTotals totals_of(const MarkedColumns& columns, const PairSu
 template <Steps steps, int pieces>
 __global__ void __launch_bounds__(kPairThreads, kPairBlocks)
     judge_marked(const __grid_constant__ MarkedState marked,
-                 const __grid_constant__ DenseState state,
-                 const __grid_constant__ RowView<float> x) {
+                 const __grid_constant__ DenseState state, const __grid_constant__ RowView<float> x,
+                 const __grid_constant__ RowView<float> r) {
   await_inputs();
   alignas(16) __shared__ char memory[sizeof(MarkedShared)];
   auto& shared = *reinterpret_cast<MarkedShared*>(memory);
@@ -246,9 +246,9 @@ __global__ void __launch_bounds__(kPairThreads, kPairBlocks)
   const int32_t i = marked.ranked[0].order[marked.first_query + at];
   if (i < 0) return;
   clear_query(state, shared, i);
-  const DenseRow<float, float> row(state, x, x, shared.unused, i, 0);
+  const DenseRow<float, float> row(state, x, r, shared.unused, i, 0);
   const ContrastiveRow<float, float> pairs(row);
-  MarkedColumns columns(marked, shared.entered[warp_of()], marked.first_query + at);
+  MarkedColumns columns(marked, shared.entered[warp_of()], i, marked.first_query + at);
   const MarkedQuery<steps, pieces> query(pairs, shared);
 #pragma unroll 1
   for (int kind = 0; kind < 2; ++kind) query.judge_all(kind, columns);

@@ -16,7 +16,7 @@ constexpr int kMarkBits = 16;
 constexpr int kMarkColumns = 4 * kMarkBits;  // that four lanes share
 
 struct MarkedState : MineState {
-  // Of the dense rows (dense_state.cuh), by their number.
+  // Of the dense queries (dense_state.cuh), by their number.
   const float* half = nullptr;
   const float* dense_slack = nullptr;
   const HalfScale* scale = nullptr;

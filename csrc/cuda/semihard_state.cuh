@@ -53,32 +53,6 @@ struct SemiHardState : MineState {
   int32_t* shares_judged = nullptr;  // [kRowKeyBlocks] of each such row
   int64_t* chosen[3] = {};           // [n_query * kMostPositives] anchor, positive, negative
   double* keys[2] = {};              // of both pairs
-
-  __device__ int64_t known_position(int64_t i) const {
-    const int64_t other = labels.self(i);
-    return other >= 0 && other < ref.n ? ranked[1].position[other] : -1;
-  }
-};
-
-// The positives of an anchor: a run of positions, without its own.
-struct PositiveRun {
-  int32_t begin, end, self;  // self: a position anywhere, or -1
-
-  __device__ PositiveRun(const SemiHardState& state, int64_t i, int32_t position)
-      : begin(state.ranked[0].run_begin[position]),
-        end(state.ranked[0].run_end[position]),
-        self(static_cast<int32_t>(state.known_position(i))) {}
-  __device__ bool has_self() const { return self >= begin && self < end; }
-  __device__ int count() const { return end - begin - (has_self() ? 1 : 0); }
-  // Position of positive number `at`.
-  __device__ int32_t of(int at) const {
-    const int32_t position = begin + at;
-    return has_self() && position >= self ? position + 1 : position;
-  }
-  __device__ int64_t negatives(const Tally& tally) const {
-    const auto refs = static_cast<int64_t>(tally.cursor & 0xFFFFFFFFULL);
-    return refs - (end - begin) - (self >= 0 && !has_self() ? 1 : 0);
-  }
 };
 
 }  // namespace flashmetric::cuda

@@ -184,6 +184,11 @@ struct MineState : Compared {
   PartialBest* partial[2] = {};   // [splits][n_query]
   int32_t key_splits = 1;
 
+  // Where the row itself is among the references, or -1.
+  __device__ int64_t known_position(int64_t i) const {
+    const int64_t other = labels.self(i);
+    return other >= 0 && other < ref.n ? ranked[1].position[other] : -1;
+  }
   FM_HD int32_t queries_tiled() const {
     return n_query_tiled == 0 ? ranked[0].padded : n_query_tiled;
   }
@@ -200,6 +205,27 @@ struct MineState : Compared {
       by_keys[atomicAdd(&tally->n_by_keys, 1)] = static_cast<int32_t>(i);
   }
   __device__ bool all_by_keys() const { return !by_tiles || tally->n_irregular > kIrregular; }
+};
+
+// The positives of an anchor: a run of positions, without its own.
+struct PositiveRun {
+  int32_t begin, end, self;  // self: a position anywhere, or -1
+
+  __device__ PositiveRun(const MineState& state, int64_t i, int32_t position)
+      : begin(state.ranked[0].run_begin[position]),
+        end(state.ranked[0].run_end[position]),
+        self(static_cast<int32_t>(state.known_position(i))) {}
+  __device__ bool has_self() const { return self >= begin && self < end; }
+  __device__ int count() const { return end - begin - (has_self() ? 1 : 0); }
+  // Position of positive number `at`.
+  __device__ int32_t of(int at) const {
+    const int32_t position = begin + at;
+    return has_self() && position >= self ? position + 1 : position;
+  }
+  __device__ int64_t negatives(const Tally& tally) const {
+    const auto refs = static_cast<int64_t>(tally.cursor & 0xFFFFFFFFULL);
+    return refs - (end - begin) - (self >= 0 && !has_self() ? 1 : 0);
+  }
 };
 
 // What `prepare` has found out. Every kernel works it out again: it is a few operations.
