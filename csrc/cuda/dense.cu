@@ -68,7 +68,7 @@ struct DenseLaunch {
   void clear_totals() const { launch_counts(state, stream, launches); }
 
   unsigned total_blocks() const {
-    const unsigned blocks = blocks_for(state.query.n, kTotalThreads);
+    const unsigned blocks = blocks_for(state.query.n, kTotalRows);
     return blocks < kTotalBlocks ? blocks : kTotalBlocks;
   }
   void find(bool counts) const {

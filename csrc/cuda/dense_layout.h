@@ -111,7 +111,7 @@ inline void lay_out_packed(Arena& arena, DenseState& state) {
 
 inline void lay_out_totals(Arena& arena, DenseState& state) {
   state.totals = arena.take<RowTotals>(state.query.n);
-  state.block_sums = arena.take<DenseSums>(kTotalBlocks);
+  state.block_sums = arena.take<ExactSum>(kTotalBlocks * kQuantities);
   state.counted = arena.take<DenseTotals>(1);
   state.scales = arena.take<KindScales>(1);
 }

@@ -101,12 +101,12 @@ struct DenseState : Compared {
   int32_t* list_row = nullptr;
   unsigned long long* list_offer = nullptr;
   int32_t* list_best = nullptr;
-  RowTotals* totals = nullptr;      // [n_query]
-  double* sums[2] = {};             // [rows][dim] of queries and references, or by kind
-  double* weights[2] = {};          // [rows] sums of coefficients
-  double* partial = nullptr;        // [splits][rows][dim + 1]
-  int32_t* touched = nullptr;       // [splits][tiles of rows] has it a sum there
-  DenseSums* block_sums = nullptr;  // of dense_totals.cuh
+  RowTotals* totals = nullptr;     // [n_query]
+  double* sums[2] = {};            // [rows][dim] of queries and references, or by kind
+  double* weights[2] = {};         // [rows] sums of coefficients
+  double* partial = nullptr;       // [splits][rows][dim + 1]
+  int32_t* touched = nullptr;      // [splits][tiles of rows] has it a sum there
+  ExactSum* block_sums = nullptr;  // of dense_totals.cuh
   DenseTotals* counted = nullptr;
   KindScales* scales = nullptr;
 

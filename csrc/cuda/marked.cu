@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Losses over all pairs whose gradient is that of the queries: prepare -> tiles mark pairs -> a warp
+// Losses over all pairs with a gradient of the queries alone: prepare -> tiles mark pairs -> a warp
 // a query judges them, and adds up its gradient.
 #include "marked.h"
 #include "marked_rows.cuh"
