@@ -233,8 +233,10 @@ __device__ inline RowTotals totals_of(const MarkedColumns& columns, const PairSu
   return totals;
 }
 
+// A block on a multiprocessor: with two, registers spill, and of 16384 x 128 a forward and backward
+// took 2.13 ms instead of 1.62 on an H200.
 template <Steps steps, int pieces>
-__global__ void __launch_bounds__(kPairThreads, kPairBlocks)
+__global__ void __launch_bounds__(kPairThreads, 1)
     judge_marked(const __grid_constant__ MarkedState marked,
                  const __grid_constant__ DenseState state, const __grid_constant__ RowView<float> x,
                  const __grid_constant__ RowView<float> r) {
