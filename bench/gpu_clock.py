@@ -56,7 +56,7 @@ class Cuda(Host):
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
         torch.cuda.set_stream(self.stream)
-        self.pool = torch.cuda.graph_pool_handle()
+        self.pool: Any = None  # that of the first graph, while there are graphs
 
     def clock(self, step: Step, calls: int) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -74,6 +74,7 @@ class Cuda(Host):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool):
             step()
+        self.pool = self.pool or graph.pool()
         return graph.replay
 
     def peak(self, step: Step) -> int:
@@ -86,6 +87,8 @@ class Cuda(Host):
         return torch.cuda.max_memory_allocated() - before
 
     def forget(self) -> None:
+        """Called when no graph is left, with which their pool is gone."""
+        self.pool = None
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
 

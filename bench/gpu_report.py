@@ -11,7 +11,7 @@ from flashmetric.cli.table import format_bytes, format_ratio, format_seconds, te
 from gpu_losses import CONTRASTIVE, HARD, OURS, SEMIHARD
 from gpu_steps import GRAPH, NAMES, TITLES, UNIT
 
-__all__ = ["as_text", "markdown", "picture"]
+__all__ = ["as_text", "markdown", "peers", "picture"]
 
 # Of the table: heading, and whose seconds.
 COLUMNS = {
@@ -59,6 +59,11 @@ def _seconds(problem: dict[str, Any], name: str) -> float | None:
     return None
 
 
+def _graph_seconds(problem: dict[str, Any], name: str) -> float | None:
+    row = problem.get("contenders", {}).get(name + GRAPH, {})
+    return float(row["seconds"]["median"]) if "seconds" in row else None
+
+
 def _floor(problem: dict[str, Any]) -> float:
     return float(max(problem["floors"].values()))
 
@@ -104,11 +109,28 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(table for table in tables if table)
 
 
+def peers(result: dict[str, Any]) -> str:
+    """Calls from Python beside those of plain torch, torch.compile and the peers."""
+    names = ("eager", "compiled", "pytorch_metric_learning", "sentence_transformers")
+    rows = []
+    for problem in sorted(_four_a_class(result), key=_place):
+        ours = _seconds(problem, OURS)
+        found = [_seconds(problem, name) for name in names]
+        timed = [each for each in found if each]
+        if ours and timed:
+            place = (LOSSES[_loss(problem)], problem["dtype"], problem["batch"], problem["dim"])
+            times = (format_seconds(each) if each else "-" for each in (ours, *found))
+            cells = (*place, *times, format_ratio(min(timed) / ours) + "x")
+            rows.append("| " + " | ".join(map(str, cells)) + " |")
+    heading = "| loss | dtype | B | D | ours | eager | compiled | PML | ST | the best of these |"
+    return "\n".join([heading, "|---|---|" + "---:|" * 8, *rows])
+
+
 def _beside_the_product(problems: list[dict[str, Any]], *, named: bool) -> str:
     """A row for each problem that was timed, with the name of the loss or without; "" if none."""
     rows = []
     for problem in problems:
-        ours, unit = (_seconds(problem, name + GRAPH) for name in (OURS, UNIT))
+        ours, unit = (_graph_seconds(problem, name) for name in (OURS, UNIT))
         if ours and unit:
             times = (format_seconds(unit), format_seconds(ours), format_ratio(ours / unit))
             name = (LOSSES[_loss(problem)],) if named else ()

@@ -10,8 +10,8 @@ A document holds pairs of markers; what stands between them is replaced, the res
     <!-- /bench:speed -->
 
 Blocks: claim (one sentence), conditions (one sentence), picture, families (of bench/families.py),
-distances (of bench/distances.py), compat (of bench/compat.py), gpu (of bench/gpu.py), advice and
-sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed, milliseconds,
+distances (of bench/distances.py), compat (of bench/compat.py), gpu and gpu_peers (of bench/gpu.py),
+advice and sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed, milliseconds,
 memory, limits, avx2, overhead.
 The newest result file counts, unless --results names another.
 """
@@ -52,6 +52,7 @@ TABLES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "distances": (distances.RESULTS, distances.table),
     "compat": (compat.RESULTS, compat.table),
     "gpu": (record.RESULTS / "gpu", gpu_report.markdown),
+    "gpu_peers": (record.RESULTS / "gpu", gpu_report.peers),
 }
 ADVICE = {"advice": advice.table, "sweep": advice.sweep}
 # The problem that the one-sentence claim is about.
