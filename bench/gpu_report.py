@@ -122,7 +122,7 @@ def peers(result: dict[str, Any]) -> str:
             times = (format_seconds(each) if each else "-" for each in (ours, *found))
             cells = (*place, *times, format_ratio(min(timed) / ours) + "x")
             rows.append("| " + " | ".join(map(str, cells)) + " |")
-    heading = "| loss | dtype | B | D | ours | eager | compiled | PML | ST | the best of these |"
+    heading = "| loss | dtype | B | D | ours | eager | compiled | PML | ST | best of them / ours |"
     return "\n".join([heading, "|---|---|" + "---:|" * 8, *rows])
 
 

@@ -11,8 +11,8 @@ A document holds pairs of markers; what stands between them is replaced, the res
 
 Blocks: claim (one sentence), conditions (one sentence), picture, families (of bench/families.py),
 distances (of bench/distances.py), compat (of bench/compat.py), gpu and gpu_peers (of bench/gpu.py),
-advice and sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed, milliseconds,
-memory, limits, avx2, overhead.
+advice and sweep (of bench/advice.py), and the tables of `python -m flashmetric bench`: speed,
+milliseconds, memory, limits, avx2, overhead.
 The newest result file counts, unless --results names another.
 """
 
