@@ -142,7 +142,7 @@ Status dense(DenseProblem& problem, Names names, Device device) {
     lay_out_zeros(arena, state);
     Tally* const begin = state.tally;
     if (by_tiles) {
-      tiles.lay_out_zeros(arena);
+      tiles.lay_out_zeros(arena, facts);
       state.asked = tiles.state.crowded;
       state.tally = tiles.state.tally;
     }

@@ -59,6 +59,10 @@ void launch_thresholds(const SemiHardState& state, cudaStream_t stream, Launches
         view_as<float>(state.ref));
 }
 
+// Of a split: the more columns a thread sees, the more stay in doubt. Of 32768 x 128 normal rows of
+// bfloat16 these are 6 on average and 12 at most, by simulation, and it can keep 16.
+constexpr int kColumnsEach = 32768;
+
 // Tiles of a split that are surveyed: more would cost more than the candidates that they spare, of
 // 4096 rows and of 16384, counted in instructions.
 int survey_of(const SemiHardState& state) {
@@ -106,8 +110,12 @@ SemiHardTiles::SemiHardTiles(const DenseProblem& problem, Names names, const Dev
   loss.shift = kPositivesShift;
 }
 
-void SemiHardTiles::lay_out_zeros(Arena& arena) {
+void SemiHardTiles::lay_out_zeros(Arena& arena, const DeviceFacts& facts) {
   cuda::lay_out_zeros(arena, mined, state);
+  const TileShape& shape = shape_of(path_of(facts.major, facts.minor));
+  state.tile_splits = column_splits(shape, state.ranked[0].padded, state.ranked[1].padded,
+                                    facts.multiprocessors, kColumnsEach);
+  state.streams = state.tile_splits * shape.streams;
   state.crowded = arena.take<int32_t>(1);
   state.n_valid = arena.take<int32_t>(1);
   state.width = arena.take<uint32_t>(mined.query.n * kMostPositives);

@@ -17,7 +17,7 @@ struct SemiHardTiles {
   SemiHardTiles(const DenseProblem& problem, Names names, const DeviceFacts& facts);
   // Whether they can be: whatever the labels.
   bool possible() const { return state.by_tiles && terms.dtype == DType::float32; }
-  void lay_out_zeros(Arena& arena);
+  void lay_out_zeros(Arena& arena, const DeviceFacts& facts);
   void lay_out_rest(Arena& arena);
   void launch(const DeviceFacts& facts, cudaStream_t stream, Launches& launches) const;
 };

@@ -5,6 +5,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
 #include "fragments.h"
 #include "launch.cuh"
 #include "marked_state.cuh"
@@ -55,11 +57,15 @@ inline const TileShape& shape_of(Path path) {
   return path == Path::wgmma ? kWgmmaShape : kMmaShape;
 }
 
-// Splits of the references that give every multiprocessor its blocks. No split is empty.
-inline int column_splits(const TileShape& shape, int rows, int columns, int multiprocessors) {
+// Splits of the references that give every multiprocessor its blocks, and have at most so many
+// columns. No split is empty.
+inline int column_splits(const TileShape& shape, int rows, int columns, int multiprocessors,
+                         int most_columns = INT32_MAX) {
   const int row_blocks = rows / shape.rows > 0 ? rows / shape.rows : 1;
   const int tiles = columns / shape.columns > 0 ? columns / shape.columns : 1;
-  const int wanted = shape.blocks * multiprocessors / row_blocks;
+  const int least = 1 + (columns - 1) / most_columns;
+  const int usual = shape.blocks * multiprocessors / row_blocks;
+  const int wanted = usual > least ? usual : least;
   const int splits = wanted < 1 ? 1 : wanted < tiles ? wanted : tiles;
   const int share = (tiles + splits - 1) / splits;
   return (tiles + share - 1) / share;
