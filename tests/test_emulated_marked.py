@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
+import emulation
 from compare import assert_no_worse_than, assert_same_bits, exact
 from dense_beside_float64 import (
     CLASSES,
@@ -133,3 +137,29 @@ def test_references_without_a_gradient(on_the_gpu, n, n_ref):  # noqa: F811
         ours = run_of(rows)
     for one, baseline, exactly in zip(ours, plain, truth, strict=True):
         assert_no_worse_than(one, baseline=baseline, truth=exact(exactly))
+
+
+@pytest.fixture(scope="module")
+def with_small_windows(module, tmp_path_factory):  # noqa: F811
+    """A GPU whose warps enter 64 rows at a time."""
+    built = Path(module.__file__).parent
+    text = (built / "marked_columns.cuh").read_text()
+    window = re.compile(r"constexpr int kWindow = \d+;")
+    assert window.search(text)
+    text = window.sub("constexpr int kWindow = 64;", text)
+    folder = tmp_path_factory.mktemp("windows")
+    return emulation.rebuilt(folder, built, "marked", "marked_columns.cuh", text)
+
+
+def test_more_rows_than_a_window_has(with_small_windows, monkeypatch):
+    for name, value in emulation.GPUS["mma"].items():
+        monkeypatch.setenv(name, value)
+
+    def run_there(op, sample, cotangent):
+        with emulation.on_the_gpu(with_small_windows):
+            return gradients(op, sample, cotangent)
+
+    for classes in ("four_each", "two"):
+        sample = near_margin(200, 20, 0.1, classes, reduction="mean_active")
+        assert_beside_float64(NAME, sample, run_there)
+    assert with_small_windows.counters()["cuda_tiles"] > 0
