@@ -155,7 +155,7 @@ struct DenseProblem : Comparison {
   bool detach_weights = false;
   int power = 2;
   double factor = 1;                // of every value
-  const double* bounds = nullptr;   // [2] online: keys of the farthest positive, nearest negative
+  const double* bounds = nullptr;   // [2] online: keys of the nearest negative, farthest positive
   const double* weights = nullptr;  // [n_query], null = 1
   const void* cotangent = nullptr;  // [n_query] by cotangent_stride, of dtype; null = 1
   int64_t cotangent_stride = 0;

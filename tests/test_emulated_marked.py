@@ -18,7 +18,7 @@ from dense_beside_float64 import (
     batch,
     with_references,
 )
-from flashmetric import contrastive_loss
+from flashmetric import contrastive_loss, online_contrastive_loss
 from op_db import OP
 from samples import cotangent_for
 from test_emulated_gpu import main_loop, module  # noqa: F401  fixtures
@@ -71,12 +71,63 @@ def test_distances(run, distance, normalize):  # noqa: F811
 
 @pytest.mark.parametrize(
     "kind",
-    ["random", "tight_classes", "duplicates", "integers", "offset", "outliers", "all_equal"],
+    [
+        *("random", "tight_classes", "duplicates", "integers", "offset", "outliers", "all_equal"),
+        *("some_zero", "keys_underflow", "one_huge_row"),
+    ],
 )
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_rows_that_are_hard_to_judge(run, kind, distance):  # noqa: F811
     options = {"kind": kind, "distance": distance, "reduction": "mean_active"}
     assert_beside_float64(NAME, batch(NAME, 140, 24, **options), run)
+
+
+def test_rows_that_hardly_have_a_direction(run):  # noqa: F811
+    """Shorter than what normalising divides by at least."""
+    sample = batch(NAME, 80, 24, distance="cosine", reduction="mean_active")
+    rows = sample.tensors["embeddings"].clone()
+    rows[::3] *= 1e-14
+    assert_beside_float64(NAME, sample.with_tensors(embeddings=rows), run)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_positives_that_cosine_hardly_tells_apart(on_the_gpu, power):  # noqa: F811
+    """To 2^-14 of their terms, whose distances are 1e-5."""
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(20, 24, generator=generator).repeat_interleave(4, 0)
+    rows = centres + 3e-3 * torch.randn(80, 24, generator=generator)
+    options = {"labels": torch.arange(80) // 4, "distance": "cosine", "margin": 0.0}
+    rows.requires_grad_()
+    truth = contrastive_loss(rows.detach().double(), power=power, **options)
+    with on_the_gpu():
+        ours = contrastive_loss(rows, power=power, **options)
+    torch.testing.assert_close(ours.double(), truth, rtol=2.0**-14, atol=0)
+
+
+@pytest.mark.parametrize("margin", [-1.0, 0.0, 1e30])
+def test_margins_that_none_or_all_are_within(run, margin):  # noqa: F811
+    sample = batch(NAME, 80, 12, reduction="none").with_options(margin=margin)
+    assert_beside_float64(NAME, sample, run)
+
+
+@pytest.mark.parametrize(
+    ("dim", "options"),
+    [
+        (9, {"weights": torch.arange(70) / 70}),
+        (9, {"return_stats": True}),
+        (9, {"ignore_label": 3}),
+        (600, {}),
+    ],
+)
+def test_what_tiles_do_not_mark(main_loop, monkeypatch, dim, options):  # noqa: F811
+    gpu, environment = main_loop
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    sample = batch(NAME, 70, dim)
+    before = gpu.counters()["cuda_tiles"]
+    with emulation.on_the_gpu(gpu):
+        contrastive_loss(sample.tensors["embeddings"], **(sample.options | options))
+    assert gpu.counters()["cuda_tiles"] == before
 
 
 @pytest.mark.parametrize("count", [1, 31, 33])
@@ -101,6 +152,16 @@ def test_rows_without_a_number(on_the_gpu):  # noqa: F811
 @pytest.mark.parametrize("classes", ["four_each", "two", "all_distinct"])
 def test_online(run, classes):  # noqa: F811
     assert_beside_float64(ONLINE, batch(ONLINE, 120, 12, classes), run)
+
+
+def test_online_with_references_without_a_gradient(on_the_gpu):  # noqa: F811
+    sample = with_references(batch(ONLINE, 90, 12), 150)
+    rows = sample.tensors["embeddings"]
+    options = sample.options | {"ref_embeddings": sample.tensors["ref_embeddings"]}
+    truth = online_contrastive_loss(rows, **options)
+    with on_the_gpu():
+        ours = online_contrastive_loss(rows, **options)
+    torch.testing.assert_close(ours, truth)
 
 
 def test_the_order_of_blocks_changes_nothing(on_the_gpu, monkeypatch):  # noqa: F811

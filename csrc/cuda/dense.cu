@@ -132,8 +132,7 @@ Status dense(DenseProblem& problem, Names names, Device device) {
   const DeviceFacts& facts = facts_of(device.index);
   SemiHardTiles tiles(problem, names, facts);
   const bool by_tiles = rule == DenseRule::semihard && tiles.possible();
-  DenseState state =
-      dense_state(problem, names, rule, by_tiles ? kSeldomBytes : chunk_bytes(facts));
+  DenseState state = dense_state(problem, names, rule, by_tiles ? kSeldomBytes : kept_bytes(facts));
   state.seldom = by_tiles;
   state.room = 4 * static_cast<unsigned>(facts.multiprocessors);
   MarkedTiles marks(problem, state, names, facts);

@@ -8,11 +8,8 @@
 
 namespace flashmetric::cuda {
 
-// Memory for the rows of a chunk, and as much again for lists of positives: what the cache keeps
-// for the kernel that reads it next beside what that reads as well. 31 MiB of an H100's 50.
-inline int64_t chunk_bytes(const DeviceFacts& facts) { return int64_t{facts.cache_bytes} * 5 / 8; }
-// The same where the rows are seldom asked for: each chunk is six launches for nothing. Memory of a
-// batch of 16384 x 128 is 203 MiB in all; with twice as much here 347.
+// Memory for the rows of a chunk where they are seldom asked for: each chunk is six launches for
+// nothing. Memory of a batch of 16384 x 128 is 203 MiB in all; with twice as much here 347.
 constexpr int64_t kSeldomBytes = int64_t{128} << 20;
 // Blocks that have a list: four for each multiprocessor of an H100.
 constexpr int64_t kMostLists = 528;
@@ -142,7 +139,7 @@ inline void lay_out_rest(Arena& arena, DenseRule rule, const DeviceFacts& facts,
   }
   if (lists_positives(rule) && state.ref.n > 0) {
     const int64_t bytes = state.ref.n * (2 * sizeof(double) + 2 * sizeof(int32_t));
-    state.lists = chunk_bytes(facts) / bytes;
+    state.lists = kept_bytes(facts) / bytes;
     state.lists = state.lists < kMostLists ? state.lists : kMostLists;
     state.lists = state.lists < state.chunk ? state.lists : state.chunk;
     state.lists = state.lists > 1 ? state.lists : 1;

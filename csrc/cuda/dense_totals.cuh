@@ -5,6 +5,8 @@
 // for longer than it runs them.
 #pragma once
 
+#include <cstddef>
+
 #include "dense_state.cuh"
 
 namespace flashmetric::cuda {
@@ -15,9 +17,28 @@ constexpr int kTotalRows = 64;     // of a block, while these are enough
 // What is read ahead of it being added.
 constexpr int kTotalsAhead = 4;
 
-// The numbers of RowTotals, in their order, and behind them whether an anchor is valid, and norms.
-enum Quantity : int { kMaxAP = 12, kMinAN, kValid, kNorms, kQuantities };
+// The numbers of RowTotals, in their order, those by kind twice; and behind them whether an anchor
+// is valid, and norms.
+enum Quantity : int {
+  kTerm = 0,
+  kCounted = 2,
+  kActive = 4,
+  kMembers = 6,
+  kLive,
+  kSumAP,
+  kSumAN,
+  kCountAP,
+  kCountAN,
+  kMaxAP,
+  kMinAN,
+  kValid,
+  kNorms,
+  kQuantities
+};
 static_assert(sizeof(RowTotals) == kValid * sizeof(double));
+static_assert(offsetof(RowTotals, active) == kActive * sizeof(double));
+static_assert(offsetof(RowTotals, sum_ap) == kSumAP * sizeof(double));
+static_assert(offsetof(RowTotals, max_ap) == kMaxAP * sizeof(double));
 constexpr int kTotalShares = kTotalThreads / kQuantities;
 using TotalShares = ExactSum[kTotalShares][kQuantities];
 
@@ -92,16 +113,16 @@ __device__ inline bool sum_totals(const DenseState& state, TotalShares& shares) 
 __device__ inline DenseSums sums_of(const ExactSum (&of)[kQuantities]) {
   DenseSums sums;
   for (int kind = 0; kind < 2; ++kind) {
-    sums.term[kind] = of[kind];
-    sums.counted[kind] = of[2 + kind];
-    sums.active[kind] = of[4 + kind];
+    sums.term[kind] = of[kTerm + kind];
+    sums.counted[kind] = of[kCounted + kind];
+    sums.active[kind] = of[kActive + kind];
   }
-  sums.members = of[6].value();
-  sums.live = of[7].value();
-  sums.ap = of[8];
-  sums.an = of[9];
-  sums.n_ap = of[10].value();
-  sums.n_an = of[11].value();
+  sums.members = of[kMembers].value();
+  sums.live = of[kLive].value();
+  sums.ap = of[kSumAP];
+  sums.an = of[kSumAN];
+  sums.n_ap = of[kCountAP].value();
+  sums.n_an = of[kCountAN].value();
   sums.max_ap = of[kMaxAP].sum;
   sums.min_an = of[kMinAN].sum;
   sums.valid = of[kValid].value();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Losses over all pairs with a gradient of the queries alone: prepare -> tiles mark pairs -> a warp
 // a query judges them, and adds up its gradient.
+#include "dense_stages.h"
 #include "marked.h"
 #include "marked_rows.cuh"
 #include "tiles.h"
@@ -8,25 +9,14 @@
 namespace flashmetric::cuda {
 namespace {
 
-// Marks that the cache keeps for the kernel that reads them next.
+// Marks that the cache keeps for the kernel that reads them next, beside what that reads as well.
 int32_t queries_at_a_time(const MarkedState& state, const DeviceFacts& facts) {
   const int32_t padded = state.ranked[0].padded;
   const int64_t bytes = state.marks_of_row() * static_cast<int64_t>(sizeof(uint16_t));
-  const int64_t fitting = bytes > 0 ? facts.cache_bytes / bytes : padded;
+  const int64_t fitting = bytes > 0 ? kept_bytes(facts) / bytes : padded;
   const int64_t parts = (padded + fitting) / (fitting + 1);
   const int64_t each = (padded / (parts > 0 ? parts : 1) + kPadRows - 1) / kPadRows * kPadRows;
   return static_cast<int32_t>(each > 0 ? each : kPadRows);
-}
-
-void launch_tiles(const MarkedState& state, const DeviceFacts& facts, cudaStream_t stream,
-                  Launches& launches) {
-  if (!launches.fine()) return;
-#if defined(FLASHMETRIC_CUDA_SM90)
-  if (path_of(facts.major, facts.minor) == Path::wgmma) {
-    return launch_tiles_wgmma(state, stream, launches);
-  }
-#endif
-  launch_tiles_mma(state, facts.shared_bytes, stream, launches);
 }
 
 void launch_judge(const MarkedState& state, const DenseState& dense, cudaStream_t stream,

@@ -27,6 +27,7 @@ __device__ inline float mark_limit(const MarkedState& state, int64_t i, int32_t 
   const double key =
       state.bounds != nullptr ? state.bounds[1] : key_of(state.key, state.margin.of(i));
   const double h = state.scale->half(key);
+  if (h < -Precision<float>::highest) return infinity;  // no pair has a term
   const Frame frame = frame_of(state);
   const double moved = state.key.form == Form::product ? frame.unit * frame.unit / 2 : 0;
   const auto half = static_cast<double>(state.half[i]);

@@ -22,7 +22,7 @@ struct MarkedShared {
   // Of the lanes that judge, which are no more than these.
   alignas(8) char found[kPairWarps][8 * sizeof(PairSums<float>)];
   PairBuffer<float> touched;
-  RowShared unused;
+  RowShared unused;  // by a warp: what a block that judges a row shares, and a DenseRow asks for
 
   __device__ PairSums<float>* found_by_warp() {
     return reinterpret_cast<PairSums<float>*>(found[warp_of()]);
@@ -48,6 +48,10 @@ static __device__ __noinline__ void judge_by_key(const DenseState& state, const 
   const RowPairs<float, steps> by_difference{gradient, r, shared.touched.pairs(), sums};
   by_difference.add(some, j, c, true);
 }
+
+// Positives of product keys whose distance floats know to fewer bits are judged by keys, for h does
+// not get small with it; those of difference keys are near long before.
+constexpr float kPositiveBits = 0x1p+16F;
 
 // A query and its pairs.
 template <Steps steps, int pieces>
@@ -142,16 +146,21 @@ struct MarkedQuery {
     if (sums.terms == kSegment) sums.settle();
   }
 
+  __device__ bool is_vague(float h, float error) const {
+    if (kDifference) return false;
+    const float d = pairs.row.half_distance(h);
+    return !(pairs.row.scale.uncertainty(d, error) * kPositiveBits <= ::fabsf(d));
+  }
   // The coefficient of a pair, by the first of its lanes.
   __device__ float judge_each(int kind, const Other& other, float h, const Edges& edges) const {
     const bool leads = other.exists && lane_of() % kLanes == 0;
     PairSums<float>* const found = shared.found_by_warp() + lane_of() / kLanes;
     const bool regular = own.slack >= 0 && other.slack >= 0;
     const bool near = kDifference && h <= near_limit(own.half + other.half);
-    bool open = leads && (near || !regular);
+    const float error = pairs.row.error_of(h, own.slack, other.slack);
+    bool open = leads && (near || !regular || (kind == 0 && is_vague(h, error)));
     float c = 0;
     if (leads && !open) {
-      const float error = pairs.row.error_of(h, own.slack, other.slack);
       c = kind == 0 ? pairs.template by_half<0>(other.row, h, error, edges, open, *found)
                     : pairs.template by_half<1>(other.row, h, error, edges, open, *found);
     }

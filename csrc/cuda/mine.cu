@@ -166,14 +166,7 @@ void launch_mining(const MineState& state, const DeviceFacts& facts, cudaStream_
   if (!launches.fine()) return;
   if (state.by_tiles) {
     __atomic_fetch_add(&call_counters.tiles, int64_t{1}, __ATOMIC_RELAXED);
-#if defined(FLASHMETRIC_CUDA_SM90)
-    if (path_of(facts.major, facts.minor) == Path::wgmma) {
-      launch_tiles_wgmma(state, stream, launches);
-    } else
-#endif
-    {
-      launch_tiles_mma(state, facts.shared_bytes, stream, launches);
-    }
+    launch_tiles(state, facts, stream, launches);
   } else {
     __atomic_fetch_add(&call_counters.keys, int64_t{1}, __ATOMIC_RELAXED);
   }

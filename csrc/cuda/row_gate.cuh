@@ -79,9 +79,7 @@ struct RowGate {
   // Its position among the references. Of one set of rows it is its own: a small batch would wait
   // for memory longer than for a tile.
   FM_DEVICE static int32_t self_of(const MineState& state, int32_t row, int32_t at) {
-    if (state.labels.symmetric) return at;
-    const int64_t other = state.labels.self(row);
-    return other >= 0 && other < state.ref.n ? state.ranked[1].position[other] : -1;
+    return state.labels.symmetric ? at : static_cast<int32_t>(state.known_position(row));
   }
 
   // After the rows have started.

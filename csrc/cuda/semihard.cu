@@ -73,17 +73,11 @@ int survey_of(const SemiHardState& state) {
   return some < share ? some : share;
 }
 
-void launch_tiles(SemiHardState state, const DeviceFacts& facts, cudaStream_t stream,
-                  Launches& launches) {
-  if (!launches.fine()) return;
+void launch_looking(SemiHardState state, const DeviceFacts& facts, cudaStream_t stream,
+                    Launches& launches) {
   state.ranked[1].slack = state.widest;
   state.survey_tiles = survey_of(state);
-#if defined(FLASHMETRIC_CUDA_SM90)
-  if (path_of(facts.major, facts.minor) == Path::wgmma) {
-    return launch_tiles_wgmma(state, stream, launches);
-  }
-#endif
-  launch_tiles_mma(state, facts.shared_bytes, stream, launches);
+  launch_tiles(state, facts, stream, launches);
 }
 
 template <Keys keys>
@@ -147,7 +141,7 @@ void SemiHardTiles::launch(const DeviceFacts& facts, cudaStream_t stream,
   if (!launches.fine()) return;
   launch_prepare(state, stream, launches);
   launch_thresholds(state, stream, launches);
-  launch_tiles(state, facts, stream, launches);
+  launch_looking(state, facts, stream, launches);
   with_value<Keys::difference, Keys::product>(
       keys_of(state.key), [&](auto keys) { launch_choosing<keys.value>(state, stream, launches); });
   start(launches, "evaluate_semihard", evaluate_semihard,

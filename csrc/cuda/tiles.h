@@ -45,6 +45,19 @@ void launch_tiles_wgmma(const MineState& state, cudaStream_t stream, Launches& l
 void launch_tiles_wgmma(const SemiHardState& state, cudaStream_t stream, Launches& launches);
 void launch_tiles_wgmma(const MarkedState& state, cudaStream_t stream, Launches& launches);
 
+// By the main loop of this GPU.
+template <class State>
+void launch_tiles(const State& state, const DeviceFacts& facts, cudaStream_t stream,
+                  Launches& launches) {
+  if (!launches.fine()) return;
+#if defined(FLASHMETRIC_CUDA_SM90)
+  if (path_of(facts.major, facts.minor) == Path::wgmma) {
+    return launch_tiles_wgmma(state, stream, launches);
+  }
+#endif
+  launch_tiles_mma(state, facts.shared_bytes, stream, launches);
+}
+
 // What a main loop asks of the layout.
 struct TileShape {
   int rows, columns;
