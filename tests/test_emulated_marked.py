@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import emulation
-from compare import assert_no_worse_than, assert_same_bits, exact
+from compare import assert_no_worse_than, exact
 from dense_beside_float64 import (
     CLASSES,
     MARGINS,
@@ -20,7 +20,6 @@ from dense_beside_float64 import (
 )
 from flashmetric import contrastive_loss, online_contrastive_loss
 from op_db import OP
-from samples import cotangent_for
 from test_emulated_gpu import main_loop, module  # noqa: F401  fixtures
 from test_emulated_semihard import on_the_gpu, run  # noqa: F401  fixtures
 from test_gradients import gradients
@@ -162,21 +161,6 @@ def test_online_with_references_without_a_gradient(on_the_gpu):  # noqa: F811
     with on_the_gpu():
         ours = online_contrastive_loss(rows, **options)
     torch.testing.assert_close(ours, truth)
-
-
-def test_the_order_of_blocks_changes_nothing(on_the_gpu, monkeypatch):  # noqa: F811
-    """By which rows of a class find their places."""
-    op = OP[NAME]
-    for classes in ("four_each", "two"):
-        sample = near_margin(300, 20, 0.05, classes, reduction="mean_active")
-        cotangent = cotangent_for(op.run(sample))
-        with on_the_gpu():
-            value, grads = gradients(op, sample, cotangent)
-            with monkeypatch.context() as patch:
-                patch.setenv("EMULATED_BACKWARDS", "1")
-                again, other = gradients(op, sample, cotangent)
-        assert_same_bits(value, again)
-        assert_same_bits(grads["embeddings"], other["embeddings"])
 
 
 @pytest.mark.parametrize(("n", "n_ref"), [(90, 200), (300, 70)])
