@@ -52,15 +52,11 @@ def _place(problem: dict[str, Any]) -> list[Any]:
 
 def _seconds(problem: dict[str, Any], name: str) -> float | None:
     """Of a contender; of its calls from Python where there is no graph of it."""
-    rows = problem.get("contenders", {})
-    for key in (name, name.removesuffix(GRAPH)):
-        if "seconds" in rows.get(key, {}):
-            return float(rows[key]["seconds"]["median"])
-    return None
+    return _timed(problem, name) or _timed(problem, name.removesuffix(GRAPH))
 
 
-def _graph_seconds(problem: dict[str, Any], name: str) -> float | None:
-    row = problem.get("contenders", {}).get(name + GRAPH, {})
+def _timed(problem: dict[str, Any], name: str) -> float | None:
+    row = problem.get("contenders", {}).get(name, {})
     return float(row["seconds"]["median"]) if "seconds" in row else None
 
 
@@ -120,22 +116,26 @@ def peers(result: dict[str, Any]) -> str:
         if ours and timed:
             place = (LOSSES[_loss(problem)], problem["dtype"], problem["batch"], problem["dim"])
             times = (format_seconds(each) if each else "-" for each in (ours, *found))
-            cells = (*place, *times, format_ratio(min(timed) / ours) + "x")
-            rows.append("| " + " | ".join(map(str, cells)) + " |")
+            rows.append(_row_of((*place, *times, format_ratio(min(timed) / ours) + "x")))
     heading = "| loss | dtype | B | D | ours | eager | compiled | PML | ST | best of them / ours |"
     return "\n".join([heading, "|---|---|" + "---:|" * 8, *rows])
+
+
+def _row_of(cells: tuple[Any, ...]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _beside_the_product(problems: list[dict[str, Any]], *, named: bool) -> str:
     """A row for each problem that was timed, with the name of the loss or without; "" if none."""
     rows = []
     for problem in problems:
-        ours, unit = (_graph_seconds(problem, name) for name in (OURS, UNIT))
+        ours, unit = (_timed(problem, name + GRAPH) for name in (OURS, UNIT))
         if ours and unit:
             times = (format_seconds(unit), format_seconds(ours), format_ratio(ours / unit))
             name = (LOSSES[_loss(problem)],) if named else ()
-            cells = (*name, problem["dtype"], problem["batch"], problem["dim"], *times)
-            rows.append("| " + " | ".join(map(str, cells)) + " |")
+            rows.append(
+                _row_of((*name, problem["dtype"], problem["batch"], problem["dim"], *times))
+            )
     first, rule = ("| loss ", "|---") if named else ("", "")
     heading = first + "| dtype | B | D | bare product | ours | ratio |"
     return "\n".join([heading, rule + "|---|---:|---:|---:|---:|---:|", *rows]) if rows else ""

@@ -24,6 +24,7 @@ __all__ = [
     "assert_beside_float64",
     "assert_near_the_truth",
     "batch",
+    "with_nan",
     "with_references",
 ]
 
@@ -55,6 +56,13 @@ def batch(name: str, n: int, dim: int, classes: str = "four_each", **options: An
     if options.get("distance") in MARGINS and not options.get("soft_margin"):
         options = {"margin": MARGINS[str(options["distance"])]} | options
     return Sample(f"{name} {n}x{dim} {classes}", {"embeddings": rows}, OP[name].options | options)
+
+
+def with_nan(sample: Sample) -> Sample:
+    """One feature of one row."""
+    rows = sample.tensors["embeddings"].clone()
+    rows[3, 0] = torch.nan
+    return sample.with_tensors(embeddings=rows)
 
 
 def with_references(sample: Sample, n_ref: int) -> Sample:

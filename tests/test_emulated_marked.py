@@ -16,6 +16,7 @@ from dense_beside_float64 import (
     MARGINS,
     assert_beside_float64,
     batch,
+    with_nan,
     with_references,
 )
 from flashmetric import contrastive_loss, online_contrastive_loss
@@ -139,10 +140,7 @@ def test_rows_that_tiles_cannot_rank(run, count):  # noqa: F811
 
 
 def test_rows_without_a_number(on_the_gpu):  # noqa: F811
-    sample = near_margin(90, 8, 0.1, reduction="none")
-    rows = sample.tensors["embeddings"].clone()
-    rows[3, 0] = torch.nan
-    sample = sample.with_tensors(embeddings=rows)
+    sample = with_nan(near_margin(90, 8, 0.1, reduction="none"))
     with on_the_gpu():
         ours = OP[NAME].run(sample)
     torch.testing.assert_close(ours, OP[NAME].run(sample), equal_nan=True)

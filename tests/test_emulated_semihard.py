@@ -18,6 +18,7 @@ from dense_beside_float64 import (
     assert_beside_float64,
     assert_near_the_truth,
     batch,
+    with_nan,
     with_references,
 )
 from op_db import OP
@@ -136,10 +137,7 @@ def test_rows_that_are_all_too_short(run, distance, classes):
 
 
 def test_anchors_without_a_number(on_the_gpu):
-    sample = batch(NAME, 60, 9, reduction="none")
-    rows = sample.tensors["embeddings"].clone()
-    rows[3, 0] = torch.nan
-    sample = sample.with_tensors(embeddings=rows)
+    sample = with_nan(batch(NAME, 60, 9, reduction="none"))
     with on_the_gpu():
         ours = OP[NAME].run(sample)
     torch.testing.assert_close(ours, OP[NAME].run(sample), equal_nan=True)

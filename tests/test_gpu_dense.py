@@ -26,7 +26,7 @@ pytestmark = [*GPU, pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeW
 FUSED = [name for name in LOSSES if has_kernels(OP[name])]
 
 
-def _run(op, sample, cotangent):
+def run_twice(op, sample, cotangent):
     """Twice: equal inputs give equal bits."""
     here = sample.to(DEVICE)
     value, grads = gradients(op, here, cotangent.to(DEVICE))
@@ -41,14 +41,14 @@ def _run(op, sample, cotangent):
 @pytest.mark.parametrize("dim", [1, 15, 64, 129])
 @pytest.mark.parametrize("n", [1, 3, 64, 129, 257, 1000])
 def test_sizes(name, n, dim):
-    assert_beside_float64(name, batch(name, n, dim), _run)
+    assert_beside_float64(name, batch(name, n, dim), run_twice)
 
 
 @pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("n", [3100, 6000])
 def test_several_chunks(name, n):
     """6000 x 6000 numbers are more than a chunk holds, be they float or double."""
-    assert_beside_float64(name, batch(name, n, 20), _run)
+    assert_beside_float64(name, batch(name, n, 20), run_twice)
 
 
 @pytest.mark.parametrize("name", FUSED)
@@ -57,7 +57,7 @@ def test_classes(name, classes):
     for n in (60, 1100):  # lists of positives in shared memory and elsewhere
         for reduction in ("none", "mean"):
             sample = batch(name, n, 24, classes, reduction=reduction)
-            assert_beside_float64(name, sample, _run)
+            assert_beside_float64(name, sample, run_twice)
 
 
 @pytest.mark.parametrize("name", FUSED)
@@ -65,7 +65,7 @@ def test_classes(name, classes):
 def test_references(name, n, n_ref):
     for classes in ("four_each", "two"):
         sample = with_references(batch(name, n, 24, classes, reduction="none"), n_ref)
-        assert_beside_float64(name, sample, _run)
+        assert_beside_float64(name, sample, run_twice)
 
 
 @pytest.mark.sanitize
@@ -78,7 +78,7 @@ def test_rows_made_to_mislead(name, kind):
     for distance in MARGINS:
         if distance in OP[name].distances or distance == "manhattan":
             sample = batch(name, 150, 19, "two", kind=kind, distance=distance, reduction="none")
-            assert_beside_float64(name, sample, _run)
+            assert_beside_float64(name, sample, run_twice)
 
 
 @on_cuda
@@ -100,7 +100,7 @@ def test_semihard_by_tiles(kind, dtype):
         cotangent = torch.ones(n)
         expected = gradients(op, sample.with_tensors(embeddings=rows.float()), cotangent)
         before = _C.counters()["cuda_tiles"]
-        value, grads = _run(op, sample, cotangent)
+        value, grads = run_twice(op, sample, cotangent)
         assert _C.counters()["cuda_tiles"] > before
         torch.testing.assert_close(value, expected[0], rtol=1e-5, atol=1e-5)
         found, known = grads["embeddings"].float(), expected[1]["embeddings"]
@@ -113,7 +113,7 @@ def test_semihard_of_large_classes_among_small_ones():
     for largest in (9, 10, 700):
         labels = torch.cat((torch.zeros(largest, dtype=torch.int64), 1 + torch.arange(2000) // 3))
         sample = batch("triplet_loss[semihard]", len(labels), 64, labels=labels)
-        assert_beside_float64("triplet_loss[semihard]", sample, _run)
+        assert_beside_float64("triplet_loss[semihard]", sample, run_twice)
 
 
 @on_cuda

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from compare import assert_no_worse_than, assert_same_bits, exact
+from compare import assert_no_worse_than, exact
 from dense_beside_float64 import CLASSES, assert_beside_float64, batch, with_references
 from device import DEVICE, GPU
 from flashmetric import _C, contrastive_loss
-from test_gradients import gradients
+from test_gpu_dense import run_twice
 
 pytestmark = [*GPU, pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")]
 NAME, ONLINE = "contrastive_loss", "online_contrastive_loss"
@@ -27,15 +27,8 @@ def _by_tiles():
 
 
 def _run(op, sample, cotangent):
-    """Twice: equal inputs give equal bits."""
-    here = sample.to(DEVICE)
     with _by_tiles():
-        value, grads = gradients(op, here, cotangent.to(DEVICE))
-    again, more = gradients(op, here, cotangent.to(DEVICE))
-    assert_same_bits(value, again, what=f"value of {sample.name} again")
-    for name, grad in grads.items():
-        assert_same_bits(grad, more[name], what=f"gradient of {sample.name} again")
-    return value.cpu(), {name: grad.cpu() for name, grad in grads.items()}
+        return run_twice(op, sample, cotangent)
 
 
 def _near_margin(n, dim, part, classes="four_each", **options):

@@ -135,8 +135,10 @@ Status dense(DenseProblem& problem, Names names, Device device) {
   DenseState state = dense_state(problem, names, rule, by_tiles ? kSeldomBytes : kept_bytes(facts));
   state.seldom = by_tiles;
   state.room = 4 * static_cast<unsigned>(facts.multiprocessors);
-  MarkedTiles marks(problem, state, names, facts);
-  if (marks.possible) return by_marks(problem, marks, state, device);
+  if (rule == DenseRule::contrastive) {
+    MarkedTiles marks(problem, state, names, facts);
+    if (marks.possible) return by_marks(problem, marks, state, device);
+  }
   const auto zeros = [&](Arena& arena) {
     lay_out_zeros(arena, state);
     Tally* const begin = state.tally;

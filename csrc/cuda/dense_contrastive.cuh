@@ -27,6 +27,16 @@ struct PairSums {
   }
 };
 
+// From PairSums, over all threads: `of`, then `live`.
+__device__ inline void take_pairs(const double (&sums)[7], RowTotals& totals) {
+  for (int kind = 0; kind < 2; ++kind) {
+    totals.term[kind] = sums[kind];
+    totals.counted[kind] = sums[2 + kind];
+    totals.active[kind] = sums[4 + kind];
+  }
+  totals.live = sums[6];
+}
+
 // A threshold for h. Whether h, known within `error`, is below: 1, 0, or -1 where only the key
 // knows. Numerics: as in WordGate; the sum of h and its error rounds by u of it, which the 4 u |h|
 // of the error has room for.
@@ -192,13 +202,11 @@ struct Contrastive {
     for (int v = 0; v < 6; ++v) sums[v] = own.of[v];
     sums[6].sum = own.live;
     sum_block(sums, row.shared);
-    for (int kind = 0; kind < 2; ++kind) {
-      totals.term[kind] = sums[kind].value();
-      totals.counted[kind] = sums[2 + kind].value();
-      totals.active[kind] = sums[4 + kind].value();
-    }
+    double values[7];
+#pragma unroll
+    for (int v = 0; v < 7; ++v) values[v] = sums[v].value();
+    take_pairs(values, totals);
     totals.members = row.shared.n_positive + row.shared.n_negative;
-    totals.live = sums[6].value();
   }
 };
 

@@ -65,11 +65,6 @@ __device__ inline void pack_dense_row(const DenseState& state, const Frame& fram
   bound_dense_row(state, set, i, {::sqrt(square), full, frame.centre_norm, frame.unit}, along);
 }
 
-__device__ inline void clear_sums(const DenseState& state, int side, int64_t i) {
-  for (int64_t k = lane_of(); k < state.dim; k += kWarp) state.sums[side][i * state.dim + k] = 0;
-  if (lane_of() == 0) state.weights[side][i] = 0;
-}
-
 // By a warp, of 32 references: infinite if keys judge one of them.
 __device__ inline void bound_word(const DenseState& state, int64_t word) {
   const int64_t j = word * kWarp + lane_of();

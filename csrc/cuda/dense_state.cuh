@@ -120,6 +120,12 @@ __device__ Slot<T, H>* slots_of(const DenseState& state, int64_t at) {
   return static_cast<Slot<T, H>*>(state.slots) + at * state.stride;
 }
 
+// The sums of a row, of a side or a kind; by a warp.
+__device__ inline void clear_sums(const DenseState& state, int side, int64_t i) {
+  for (int64_t k = lane_of(); k < state.dim; k += kWarp) state.sums[side][i * state.dim + k] = 0;
+  if (lane_of() == 0) state.weights[side][i] = 0;
+}
+
 template <class T>
 __device__ double cotangent_of(const DenseState& state, int64_t i) {
   if (state.cotangent == nullptr) return 1;

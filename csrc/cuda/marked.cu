@@ -12,11 +12,11 @@ namespace {
 // Marks that the cache keeps for the kernel that reads them next, beside what that reads as well.
 int32_t queries_at_a_time(const MarkedState& state, const DeviceFacts& facts) {
   const int32_t padded = state.ranked[0].padded;
-  const int64_t bytes = state.marks_of_row() * static_cast<int64_t>(sizeof(uint16_t));
-  const int64_t fitting = bytes > 0 ? kept_bytes(facts) / bytes : padded;
-  const int64_t parts = (padded + fitting) / (fitting + 1);
-  const int64_t each = (padded / (parts > 0 ? parts : 1) + kPadRows - 1) / kPadRows * kPadRows;
-  return static_cast<int32_t>(each > 0 ? each : kPadRows);
+  const int64_t row_bytes = state.marks_of_row() * static_cast<int64_t>(sizeof(uint16_t));
+  const int64_t wanted = padded / (kept_bytes(facts) / row_bytes + 1) + 1;
+  const int64_t most = padded / kPadRows;
+  const int64_t parts = wanted < most ? wanted : most;
+  return static_cast<int32_t>((padded / parts + kPadRows - 1) / kPadRows * kPadRows);
 }
 
 void launch_judge(const MarkedState& state, const DenseState& dense, cudaStream_t stream,
@@ -47,9 +47,9 @@ MarkedTiles::MarkedTiles(const DenseProblem& problem, const DenseState& dense, c
   const bool all_take_part = labels.query_keep == nullptr && labels.ref_keep == nullptr;
   const bool same_scale = dense.key.form == Form::difference || dense.key.equally_long();
   const bool of_queries = dense.mirrored || (!problem.symmetric && problem.grad[1] == nullptr);
-  possible = state.by_tiles && dense.of_pairs && dense.packed && !dense.wide && of_queries &&
-             all_take_part && same_scale && problem.weights == nullptr &&
-             problem.stats == nullptr && dense.width <= kMostPieces * kPieceFeatures;
+  possible = state.by_tiles && dense.packed && !dense.wide && of_queries && all_take_part &&
+             same_scale && problem.weights == nullptr && problem.stats == nullptr &&
+             dense.width <= kMostPieces * kPieceFeatures;
 }
 
 void MarkedTiles::lay_out_zeros(Arena& arena) { cuda::lay_out_zeros(arena, mined, state); }

@@ -14,13 +14,15 @@
 
 namespace flashmetric::cuda {
 
+// Lanes that judge a pair each: as many as rows of one piece a lane has at a time.
+constexpr int kMostJudging = 8;
+
 // What the warps of a block have in shared memory: registers are for features.
 struct MarkedShared {
   // Rows that wait to be judged; as many as a group may be left, and those of a warp join them.
   int32_t ahead[kPairWarps][2 * kWarp];
   uint32_t entered[kPairWarps][kWindowWords];
-  // Of the lanes that judge, which are no more than these.
-  alignas(8) char found[kPairWarps][8 * sizeof(PairSums<float>)];
+  alignas(8) char found[kPairWarps][kMostJudging * sizeof(PairSums<float>)];
   PairBuffer<float> touched;
   RowShared unused;  // by a warp: what a block that judges a row shares, and a DenseRow asks for
 
@@ -56,8 +58,8 @@ constexpr float kPositiveBits = 0x1p+16F;
 // A query and its pairs.
 template <Steps steps, int pieces>
 struct MarkedQuery {
-  static constexpr int kGroup = 8 / pieces;      // rows whose features are in registers
-  static constexpr int kLanes = kWarp / kGroup;  // that have the h of the same one
+  static constexpr int kGroup = kMostJudging / pieces;  // rows whose features are in registers
+  static constexpr int kLanes = kWarp / kGroup;         // that have the h of the same one
   static constexpr bool kDifference = steps == Steps::difference;
 
   const ContrastiveRow<float, float>& pairs;
@@ -210,11 +212,8 @@ struct MarkedQuery {
 
 // Nothing is found yet.
 __device__ inline void clear_query(const DenseState& state, MarkedShared& shared, int64_t i) {
-  if (lane_of() < 8) shared.found_by_warp()[lane_of()] = {};
-  for (int kind = 0; kind < 2 && state.grad[0] != nullptr; ++kind) {
-    double* const to = state.sums[kind] + i * state.dim;
-    for (int64_t k = lane_of(); k < state.dim; k += kWarp) to[k] = 0;
-  }
+  if (lane_of() < kMostJudging) shared.found_by_warp()[lane_of()] = {};
+  for (int kind = 0; kind < 2 && state.grad[0] != nullptr; ++kind) clear_sums(state, kind, i);
   __syncwarp();
 }
 
@@ -223,7 +222,7 @@ __device__ inline RowTotals totals_of(const MarkedColumns& columns, const PairSu
                                       const DenseState& state, double weight) {
   __syncwarp();
   PairSums<float> own;
-  if (lane_of() < 8) own = found[lane_of()];
+  if (lane_of() < kMostJudging) own = found[lane_of()];
   double sums[7];
 #pragma unroll
   for (int v = 0; v < 6; ++v) sums[v] = warp_sum(own.of[v].sum);
@@ -231,14 +230,9 @@ __device__ inline RowTotals totals_of(const MarkedColumns& columns, const PairSu
   const auto positives = static_cast<double>(columns.run.count());
   const auto negatives = static_cast<double>(columns.run.negatives(*columns.state.tally));
   RowTotals totals;
-  for (int kind = 0; kind < 2; ++kind) {
-    totals.term[kind] = sums[kind];
-    totals.counted[kind] = sums[2 + kind];
-    totals.active[kind] = sums[4 + kind];
-  }
+  take_pairs(sums, totals);
   if (!state.online) totals.counted[1] = weight * negatives;
   totals.members = positives + negatives;
-  totals.live = sums[6];
   return totals;
 }
 
