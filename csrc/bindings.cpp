@@ -74,10 +74,11 @@ size_t loss_on_gpu(int index, uintptr_t stream, const py::tuple& args, py::handl
   return run(both, p, in, workspace);
 }
 
-void pair_products(py::handle rows, py::handle out) {
+void narrow_products(const std::string& unit, py::handle rows, py::handle out) {
   const fm::bindings::TensorView from = fm::bindings::view_of(rows);
   auto* const to = static_cast<float*>(fm::bindings::view_of(out).data);
-  raise(fm::pair_products(static_cast<const float*>(from.data), from.shape[0], from.shape[1], to));
+  raise(fm::narrow_products(unit, static_cast<const float*>(from.data), from.shape[0],
+                            from.shape[1], to));
 }
 
 py::dict counters() {
@@ -117,7 +118,8 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("reset_counters", &fm::reset_counters);
   m.def("set_slack_factor", &fm::set_slack_factor);
   m.def("rank_narrow_always", &fm::rank_narrow_always);
-  m.def("pair_products", &pair_products);
+  m.def("decide_trials", &fm::decide_trials);
+  m.def("narrow_products", &narrow_products);
   m.def("look_at_attributes", [](bool only) { fm::bindings::attributes_only = only; });
   m.def("isa", &fm::isa_in_use);
   m.def("isa_is_forced", &fm::isa_is_forced);

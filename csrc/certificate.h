@@ -179,6 +179,22 @@ FM_HD float bf16_slack(RowLengths row, double dim) {
   return static_cast<float>(slack * (1 + 0x1p-19));
 }
 
+// What to add where tiles multiply b, y rounded to whole multiples of its step, instead of y. Whole
+// numbers are added up exactly. Proof: docs/numerics-mining.md.
+FM_HD float int8_slack(RowLengths row, double dim) {
+  constexpr double u = Precision<float>::roundoff;
+  // As above. The typical |r| / |y| of 128 random numbers, the largest of which is 127 steps.
+  constexpr double t = 0x1.ap-8;
+  const double middle = row.centred + row.residual / 2;
+  double slack = (t * middle * middle + row.residual * row.residual / t) / 2;
+  slack *= 1 + u * (dim + 64);  // |y| and |r| are computed
+  // The sum becomes a float and is scaled twice; b_k is at most 2 y_k.
+  slack += 16 * u * row.centred * row.centred / 2;
+  // What squares of r lose when they are flushed to zero, and scaled sums.
+  slack += 512 * (dim + 1) * Precision<float>::smallest;
+  return static_cast<float>(slack * (1 + 0x1p-19));
+}
+
 // What to add where tiles multiply b = h + l, y rounded to bfloat16 twice, instead of y, and leave
 // <l_i, l_j> away: products of h and l first, then those of h, and then the offset. Proof:
 // docs/numerics-mining.md.

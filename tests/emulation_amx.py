@@ -40,5 +40,12 @@ def build(folder: Path) -> Any:
 
 def in_place_of(module: Any, patch: pytest.MonkeyPatch) -> None:
     """From now on, what mines on the CPU is this module."""
-    for name in ("mine", "pair_products", "set_slack_factor", "rank_narrow_always", "counters"):
+    for name in (
+        "mine",
+        "narrow_products",
+        "set_slack_factor",
+        "rank_narrow_always",
+        "decide_trials",
+        "counters",
+    ):
         patch.setattr(_C, name, getattr(module, name))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Ranking in bfloat16 decides nothing that the float64 keys would decide otherwise."""
+"""Ranking in 8 bits or bfloat16 decides nothing that the float64 keys would decide otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
 import pytest
@@ -21,7 +22,14 @@ from samples import Sample, relation
 from test_choices import assert_exact_choice
 from test_isa import SUPPORTED
 
-NARROW = [name for name in ("amx", "avx512_bf16") if name in SUPPORTED]
+# Of an instruction set the unit that the verdict of trials leaves it.
+UNITS = {
+    "amx": ("amx", "bf16", 0),
+    "bf16": ("avx512_bf16", "bf16", -1),
+    "int8": ("avx512_vnni", "int8", 1),
+}
+NARROW = [name for name, (isa, _, _) in UNITS.items() if isa in SUPPORTED]
+EMULATED = ["emulated amx"] if "avx512_bf16" in SUPPORTED else []
 
 needs_narrow = pytest.mark.usefixtures("narrow_only")
 
@@ -31,22 +39,25 @@ def emulated_amx(tmp_path_factory):
     return built_once(tmp_path_factory, "emulated_amx", emulation_amx.build)
 
 
-@pytest.fixture(autouse=True, params=[*NARROW, *(["emulated amx"] if NARROW else ["float32"])])
+@pytest.fixture(autouse=True, params=[*NARROW, *EMULATED] or ["float32"])
 def unit(request, monkeypatch) -> Iterator[str]:
     """Every unit at any size. Where there is none, choices are tested with the tiles there are."""
     if request.param == "emulated amx":
         emulation_amx.in_place_of(request.getfixturevalue("emulated_amx"), monkeypatch)
     elif request.param in NARROW:
-        _C.force_isa(request.param)
+        isa, _, verdict = UNITS[request.param]
+        _C.force_isa(isa)
+        _C.decide_trials(verdict)
     _C.rank_narrow_always(True)
     yield request.param
     _C.rank_narrow_always(False)
+    _C.decide_trials(0)
 
 
 @pytest.fixture
 def narrow_only(unit):
     if unit == "float32":
-        pytest.skip("this machine does not multiply bfloat16 pairs")
+        pytest.skip("this machine multiplies neither bytes nor bfloat16 pairs")
 
 
 def _sample(rows, labels, **options):
@@ -140,8 +151,9 @@ def test_every_isa_makes_the_same_choice(kind, distance):
     else:
         rows, labels = narrow_data(kind, 260, 40)
     choices = []
-    for isa in SUPPORTED:
+    for isa, verdict in product(SUPPORTED, (-1, 0, 1)):
         _C.force_isa(isa)
+        _C.decide_trials(verdict)
         choices.append(torch.stack([*mine_triplets(rows, labels, distance=distance)]))
     assert all(torch.equal(choices[0], other) for other in choices)
 
@@ -173,11 +185,10 @@ def test_a_bound_that_is_too_small_is_noticed():
     assert_exact_choice(_sample(rows, labels))
 
 
-def _pair_products(rows):
-    """Inner products of all rows, as the tiles of the instruction set compute them."""
-    rows = rows.float().contiguous()
+def _products(rows, unit):
+    """Inner products of all rows, as the tiles of the unit compute them."""
     out = torch.empty(len(rows), len(rows))
-    _C.pair_products(rows, out)
+    _C.narrow_products(unit, rows.contiguous(), out)
     return out.double()
 
 
@@ -202,16 +213,39 @@ def _extremes(n, dim):
     yield np.where(rng.random((n, dim)) < 0.5, alternating, 2.0**-12 * sign)
 
 
+SHAPES = [(96, 1), (40, 2), (96, 33), (96, 64), (17, 511)]
+
+
 @needs_narrow
-@pytest.mark.parametrize(("n", "dim"), [(96, 1), (40, 2), (96, 33), (96, 64), (17, 511)])
-def test_the_unit_rounds_as_assumed(n, dim):
-    """docs/numerics.md: within 2 dim u of the sum of absolute products, but for what is flushed."""
+@pytest.mark.parametrize(("n", "dim"), SHAPES)
+def test_the_unit_rounds_as_assumed(n, dim, unit):
+    """docs/numerics-mining.md: within 2 dim u of the sum of absolute products, but for what is
+    flushed."""
+    if unit == "int8":
+        pytest.skip("bytes are added up exactly")
     for rows in _extremes(n, dim):
         x = torch.from_numpy(rows).float()
         b = _rounded(x)
         exact = b @ b.T  # products of 8 bits are exact, and 2^-53 is nothing beside 2^-24
         allowed = 2 * dim * 2.0**-24 * (b.abs() @ b.abs().T) + 2 * dim * 2.0**-126
-        assert ((_pair_products(x) - exact).abs() <= allowed).all()
+        assert ((_products(x, "bf16") - exact).abs() <= allowed).all()
+
+
+@needs_narrow
+@pytest.mark.parametrize(("n", "dim"), SHAPES)
+def test_bytes_are_added_up_exactly(n, dim, unit):
+    """The sum of whole numbers becomes a float and is scaled twice; rows too short are zeros."""
+    if unit != "int8":
+        pytest.skip("multiplies no bytes")
+    for rows in _extremes(n, dim):
+        x = torch.from_numpy(rows).float()
+        largest = x.abs().amax(1, keepdim=True)
+        whole = torch.round(x * (127 / largest)).double()
+        whole = torch.where(largest > 2.0**-100, whole, 0.0)
+        step = (largest / 127).double()
+        exact = whole @ whole.T * (step @ step.T)
+        allowed = 4 * 2.0**-24 * exact.abs() + 2.0**-126
+        assert ((_products(x, "int8") - exact).abs() <= allowed).all()
 
 
 @needs_narrow

@@ -73,6 +73,7 @@ struct AmxTiles {
   using Packed = uint32_t;
   using Session = TileSession;
   static constexpr bool full = false;
+  static constexpr bool doubtful = false;
   static_assert(kWidth<float> == kChunk && kBlock % (2 * kChunk) == 0);
 
   static constexpr int64_t chunks(int64_t dim) { return (dim + 2 * kChunk - 1) / (2 * kChunk); }
@@ -81,7 +82,7 @@ struct AmxTiles {
   static constexpr int64_t depth(int64_t dim) { return 2 * half(dim); }
   template <class Set>
   static FM_INLINE Packed* blocks(const Set& set) {
-    return set.packed16;
+    return set.narrow;
   }
 
   static FM_INLINE void pack(PackedRow<float> (&row)[kWidth<float>], const RowMap<float>& map,

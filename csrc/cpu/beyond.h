@@ -69,7 +69,7 @@ inline void lay_out_beyond(Arena& arena, const ListProblem& problem, int rule, B
   static_cast<Comparison&>(beyond.problem) = problem;
   beyond.one = is_easy_hard(rule);
   beyond.farthest_one = problem.positive_mining == Strategy::hard;
-  lay_out_mine<FullTiles<T>>(arena, beyond.problem, beyond.mine);
+  lay_out_mine<Units<FullTiles<T>>>(arena, beyond.problem, beyond.mine);
   lay_out_slots(arena, problem.query.n, beyond.one ? 1 : largest_class(problem), beyond.slots);
   if (beyond.one) beyond.slots.chosen = arena.take<int32_t>(beyond.slots.stride);
   beyond.position = arena.take<int32_t>(problem.query.n);
@@ -123,7 +123,8 @@ inline void choose_positives(const Beyond<T>& beyond) {
 template <class T>
 inline void find_beyond(KeyForm key, int threads, Beyond<T>& beyond) {
   beyond.mine.threads = threads;
-  prepare<FullTiles<T>, BatchHard>(key, beyond.problem, beyond.mine);
+  prepare<Units<FullTiles<T>>, BatchHard>(key, beyond.problem, beyond.mine);
+  open_all<FullTiles<T>, BatchHard>(beyond.problem, beyond.mine);
   if (!all_regular(beyond)) return;
   beyond.slots.state = &beyond.mine;
   count_slots(beyond);

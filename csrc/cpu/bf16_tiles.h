@@ -73,11 +73,12 @@ struct Bf16Tiles {
   using Session = NoSession;
   using Block = NoBlock;
   static constexpr bool full = false;
+  static constexpr bool doubtful = false;
 
   static constexpr int64_t depth(int64_t dim) { return (dim + 1) / 2; }
   template <class Set>
   static FM_INLINE Packed* blocks(const Set& set) {
-    return set.packed16;
+    return set.narrow;
   }
   static FM_INLINE void pack(PackedRow<float> (&row)[kWidth<float>], const RowMap<float>& map,
                              int64_t dim, int group, Packed* block) {

@@ -18,10 +18,11 @@ struct Candidate {
   int32_t column;
 };
 
-// 8: random batches leave 1 to 2 columns within the bound; a list that fills is pruned (below).
-constexpr int kList = 8;
+// 16: random batches leave 1 to 2 columns within the bound of bfloat16, and 2 to 8 within that of 8
+// bits; a list that fills is pruned (below).
+constexpr int kList = 16;
 
-// 2: a list may fill by chance, and 8 keys make room in 0.5 us, where ranking the row again takes
+// 2: a list may fill by chance, and 16 keys make room in 1 us, where ranking the row again takes
 // 3 us, and 38 us with the register tile that it shares (4096 x 128, Zen 4). A row that fills it a
 // third time has more near-ties than keys should judge.
 constexpr int kKeyedPrunes = 2;
@@ -46,6 +47,12 @@ struct Chooser {
   Inner inner = Inner::product;
   T exponent = 2;
   T spread = 0;  // of a score, relative to itself
+  // Of the best score that the key of a candidate allows, where `bounded` (threshold_by_key):
+  bool bounded = false;
+  double per_key = 0;  // of the score
+  double base = 0;     // what is the same for all rows
+  double unit = 1;     // as Frame has it
+  double centre_norm = 0;
   RowChoices<T> role[2] = {};
   uint8_t* lock = nullptr;        // [padded rows]
   int64_t* rescored = nullptr;    // counts keys computed to decide
@@ -124,6 +131,29 @@ struct Chooser {
     return kept;
   }
 
+  // Compares the listed candidates by keys, the most promising first: its key excludes others.
+  // Returns how many keys that took; the first of the list is then the best of them.
+  inline int compare_listed(int role_index, int32_t i, int count, BestPair& best) const {
+    const RowChoices<T>& choices = role[role_index];
+    Candidate<T>* list = choices.list + int64_t{i} * kList;
+    for (int c = 1; c < count; ++c) {
+      if (list[c].lower < list[0].lower) exchange(list[0], list[c]);
+    }
+    T limit = choices.threshold[i];
+    int keys = 0;
+    for (int c = 0; c < count; ++c) {
+      if (list[c].lower > limit) continue;
+      const double pair = signed_key(role_index, i, list[c].column);
+      const int32_t row = ref->order[list[c].column];
+      best.offer(pair, row);
+      if (c == 0) limit = lower_of(limit, threshold_by_key(role_index, i, pair));
+      if (best.row == row) exchange(list[0], list[c]);
+      ++keys;
+    }
+    __atomic_store(&choices.threshold[i], &limit, __ATOMIC_RELAXED);
+    return keys;
+  }
+
   // Held for tens of nanoseconds, contended when two tiles hit one row at the same time.
   FM_INLINE void acquire(int32_t i) const {
     while (__atomic_exchange_n(&lock[i], uint8_t{1}, __ATOMIC_ACQUIRE) != 0) {
@@ -134,6 +164,33 @@ struct Chooser {
   }
 
  private:
+  static FM_INLINE void exchange(Candidate<T>& a, Candidate<T>& b) {
+    const Candidate<T> other = a;
+    a = b;
+    b = other;
+  }
+  static FM_INLINE T lower_of(T a, T b) { return b < a ? b : a; }
+
+  // No column with a higher lower bound has a key as good as this one. docs/numerics-mining.md.
+  inline T threshold_by_key(int role_index, int32_t i, double signed_key) const {
+    const double norm = query->norm[query->order[i]];
+    if (!bounded || (key.needs_norms() && norm < kMinNorm)) return Precision<T>::highest;
+    const auto low = static_cast<double>(query->lower[role_index][i] + query->slack[i]);
+    const double own = farthest[role_index] ? -low : low;  // |y_i|^2 / 2
+    const double rest = base - own;
+    const double score = per_key * signed_key + (farthest[role_index] ? -rest : rest);
+    const double scale = key.needs_norms() ? 1 / norm : 1;
+    const RowLengths row{square_root(own > 0 ? 2 * own : 0), norm * scale * unit, centre_norm,
+                         unit};
+    const double n = static_cast<double>(dim);
+    const double slack = static_cast<double>(query->slack[i]) +
+                         static_cast<double>(FullTiles<T>::slack(key, row, 0, n)) * slack_factor;
+    const double rounding =
+        8 * Precision<T>::roundoff * (absolute_of(score) + absolute_of(own) + slack);
+    return static_cast<T>(score + slack + rounding);
+  }
+  static FM_INLINE double absolute_of(double value) { return value < 0 ? -value : value; }
+
   FM_INLINE void push(int role_index, int32_t i, Candidate<T> candidate) const {
     const RowChoices<T>& choices = role[role_index];
     if (choices.count[i] == kList) prune(role_index, i);
@@ -160,16 +217,9 @@ struct Chooser {
   }
 
   FM_INLINE void keep_best_key(int role_index, int32_t i, int kept) const {
-    Candidate<T>* list = role[role_index].list + int64_t{i} * kList;
     BestPair best;
-    Candidate<T> winner = list[0];
-    for (int c = 0; c < kept; ++c) {
-      const int32_t row = ref->order[list[c].column];
-      best.offer(signed_key(role_index, i, list[c].column), row);
-      if (best.row == row) winner = list[c];
-    }
-    count(kept - 1, kept);
-    list[0] = winner;
+    const int keys = compare_listed(role_index, i, kept, best);
+    count(keys - 1, keys);
   }
 };
 
@@ -187,9 +237,10 @@ FM_INLINE void lay_out_chooser(Arena& arena, int64_t queries, Chooser<T>& choose
 
 // Rows that take no part in tiles get a threshold that nothing is below.
 template <class T>
-inline void reset_choices(const Frame<T>& frame, const Chooser<T>& chooser) {
+inline void reset_choices(const Frame<T>& frame, const Chooser<T>& chooser, int64_t begin,
+                          int64_t end) {
   const Ranked<T>& query = *chooser.query;
-  for (int64_t i = 0; i < blocks_of(query.n) * kBlock; ++i) {
+  for (int64_t i = begin; i < end; ++i) {
     const bool ranked = i < query.n && frame.regular(query.norm[query.order[i]]);
     for (const RowChoices<T>& role : chooser.role) {
       role.threshold[i] = ranked ? Precision<T>::highest : -Precision<T>::highest;

@@ -69,14 +69,15 @@ struct Decision {
 
   FM_INLINE void compare_survivors(int32_t i, int role, BestPair& best, Tally& tally) const {
     const int count = state.chooser.survivors(role, i);
-    const Candidate<T>* list = state.chooser.role[role].list + int64_t{i} * kList;
-    tally.candidates += count;
     if (count == 1 && state.n_irregular == 0) {
-      best.row = state.order.ref[list[0].column];
+      const Candidate<T>& only = state.chooser.role[role].list[int64_t{i} * kList];
+      best.row = state.order.ref[only.column];
+      ++tally.candidates;
       return;
     }
-    for (int c = 0; c < count; ++c) offer(i, list[c].column, role, best);
-    if (count > 1) tally.keys += count;
+    const int keys = state.chooser.compare_listed(role, i, count, best);
+    tally.candidates += keys;
+    if (count > 1) tally.keys += keys;
   }
 
   FM_INLINE void offer(int32_t i, int32_t j, int role, BestPair& best) const {

@@ -19,6 +19,7 @@ namespace cpu {
 
 Counters call_counters{};
 double slack_factor = 1;
+int trial_verdict = 0;
 
 namespace {
 
@@ -34,8 +35,11 @@ bool always() { return true; }
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+[[maybe_unused]] bool has_avx512_vnni() {
+  return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
 [[maybe_unused]] bool has_avx512_bf16() {
-  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+  return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
 }
 #endif
 
@@ -62,7 +66,7 @@ bool multiplies_as_assumed() {
   static float rows[n * dim];
   static float out[n * n];
   for (int64_t k = 0; k < n * dim; ++k) rows[k] = static_cast<float>(k * k % 23 - k % 7);
-  amx::pair_products(rows, n, dim, out);
+  amx::products("bf16", rows, n, dim, out);
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       float sum = 0;
@@ -80,13 +84,16 @@ bool has_amx() {
 }
 #endif
 
-#if defined(FLASHMETRIC_HAS_AVX512_BF16)
+#if defined(FLASHMETRIC_HAS_AVX512_VNNI)
 // Built here, where nothing is compiled for more than the machine that loads the library.
 KernelTable with_mine(void (*mine)(MineProblem&, Names)) {
   KernelTable table = avx512::table;
   table.mine = mine;
   return table;
 }
+const KernelTable avx512_vnni_table = with_mine(avx512_vnni::mine);
+#endif
+#if defined(FLASHMETRIC_HAS_AVX512_BF16)
 const KernelTable avx512_bf16_table = with_mine(avx512_bf16::mine);
 #endif
 #if defined(FLASHMETRIC_HAS_AMX)
@@ -105,6 +112,9 @@ constexpr Isa kIsas[] = {
 #endif
 #if defined(FLASHMETRIC_HAS_AVX512_BF16)
     {"avx512_bf16", has_avx512_bf16, &avx512_bf16_table},
+#endif
+#if defined(FLASHMETRIC_HAS_AVX512_VNNI)
+    {"avx512_vnni", has_avx512_vnni, &avx512_vnni_table},
 #endif
 #if defined(FLASHMETRIC_HAS_AVX512)
     {"avx512", has_avx512, &avx512::table},
@@ -185,7 +195,12 @@ Status force_isa(std::string_view name) {
 
 void set_slack_factor(double factor) { cpu::slack_factor = factor; }
 
+void decide_trials(int verdict) { cpu::trial_verdict = verdict; }
+
 void rank_narrow_always([[maybe_unused]] bool always) {
+#if defined(FLASHMETRIC_HAS_AVX512_VNNI)
+  cpu::avx512_vnni::always = always;
+#endif
 #if defined(FLASHMETRIC_HAS_AVX512_BF16)
   cpu::avx512_bf16::always = always;
 #endif
@@ -194,22 +209,21 @@ void rank_narrow_always([[maybe_unused]] bool always) {
 #endif
 }
 
-Status pair_products([[maybe_unused]] const float* rows, int64_t n, int64_t dim,
-                     [[maybe_unused]] float* out) {
-  if (n > kMaxHookRows || dim > kMaxHookDim) return "[pair_products] too many rows or features.";
+Status narrow_products([[maybe_unused]] std::string_view unit, [[maybe_unused]] const float* rows,
+                       int64_t n, int64_t dim, [[maybe_unused]] float* out) {
+  if (n > kMaxHookRows || dim > kMaxHookDim) return "[narrow_products] too many rows or features.";
+  bool known = false;
+  [[maybe_unused]] const std::string_view isa = isa_in_use();
 #if defined(FLASHMETRIC_HAS_AMX)
-  if (isa_in_use() == "amx") {
-    cpu::amx::pair_products(rows, n, dim, out);
-    return {};
-  }
+  if (isa == "amx") known = cpu::amx::products(unit, rows, n, dim, out);
 #endif
 #if defined(FLASHMETRIC_HAS_AVX512_BF16)
-  if (cpu::has_avx512_bf16()) {
-    cpu::avx512_bf16::pair_products(rows, n, dim, out);
-    return {};
-  }
+  if (isa == "avx512_bf16") known = cpu::avx512_bf16::products(unit, rows, n, dim, out);
 #endif
-  return "[pair_products] this machine does not multiply bfloat16 pairs.";
+#if defined(FLASHMETRIC_HAS_AVX512_VNNI)
+  if (isa == "avx512_vnni") known = cpu::avx512_vnni::products(unit, rows, n, dim, out);
+#endif
+  return known ? Status{} : "[narrow_products] the instruction set in use has no such unit.";
 }
 
 }  // namespace flashmetric

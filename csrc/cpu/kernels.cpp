@@ -41,7 +41,7 @@ void mine_entry(MineProblem& problem, Names names) {
   visit_by_index(Miners{}, names.mining, [&](auto miner) {
     visit(problem, [&](auto scalar) {
       using T = decltype(scalar);
-      mine_rows<T, FullTiles<T>, decltype(miner)>(key, problem);
+      mine_rows<T, Units<FullTiles<T>>, decltype(miner)>(key, problem);
     });
   });
 }

@@ -43,6 +43,9 @@ struct Counters {
 };
 extern Counters call_counters;
 
+// For tests: how trials end (trial.h), 0 where they are made. Defined in isa.cpp.
+extern int trial_verdict;
+
 // For tests: 1, or less to see that a bound that is too small is noticed. Defined in isa.cpp.
 extern double slack_factor;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Compiled for instruction sets that multiply bfloat16 pairs: mining that ranks with them. All
-// else, and what is too small to gain, is done by the kernels of the instruction set below.
+// Compiled for instruction sets that multiply bytes or bfloat16 pairs: mining that ranks with them.
+// All else, and what is too small to gain, is done by the kernels of the instruction set below.
 #include "narrow_kernels.h"
 
 #include "../test_hooks.h"
@@ -8,10 +8,13 @@
 
 #if defined(__AMX_BF16__)
 #include "amx_tiles.h"
-#elif defined(FLASHMETRIC_PAIR_PRODUCTS)
-#include "bf16_tiles.h"
+#elif defined(FLASHMETRIC_BYTE_PRODUCTS)
+#include "int8_tiles.h"
 #else
-#error "narrow_kernels.cpp needs an instruction set that multiplies bfloat16 pairs."
+#error "narrow_kernels.cpp needs an instruction set that multiplies bytes or bfloat16 pairs."
+#endif
+#if defined(FLASHMETRIC_PAIR_PRODUCTS)
+#include "bf16_tiles.h"
 #endif
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
@@ -21,9 +24,11 @@ bool always = false;
 namespace {
 
 #if defined(__AMX_BF16__)
-using Tiles = AmxTiles;
+using AllTiles = Units<AmxTiles>;
+#elif defined(FLASHMETRIC_PAIR_PRODUCTS)
+using AllTiles = Units<Int8Tiles, Bf16Tiles>;
 #else
-using Tiles = Bf16Tiles;
+using AllTiles = Units<Int8Tiles, FullTiles<float> >;
 #endif
 
 // Measured on Zen 4, time as a share of float32 tiles: 0.99 at 128 x 128 pairs of 32 features, 0.79
@@ -57,10 +62,13 @@ void mine(MineProblem& problem, Names names) {
   const KeyForm key = key_form(names.distance, names.power, problem.normalize);
   if (!pays(key, problem)) return avx512::table.mine(problem, names);
   visit_by_index(Miners{}, names.mining,
-                 [&](auto miner) { mine_rows<float, Tiles, decltype(miner)>(key, problem); });
+                 [&](auto miner) { mine_rows<float, AllTiles, decltype(miner)>(key, problem); });
 }
 
-void pair_products(const float* rows, int64_t n, int64_t dim, float* out) {
+namespace {
+
+template <class Tiles>
+void products_of(const float* rows, int64_t n, int64_t dim, float* out) {
   static_assert(kMaxHookRows == kBlock);
   constexpr int width = kWidth<float>;
   const float centre[kMaxHookDim] = {};
@@ -76,7 +84,7 @@ void pair_products(const float* rows, int64_t n, int64_t dim, float* out) {
   const OneBlock set{packed};
   const BlockPairOfTests pair{&set, &set};
   Tiles::Session::begin();
-  const Tiles::Block block(pair, 0, 0, dim);
+  const typename Tiles::Block block(pair, 0, 0, dim);
   Tiles::Session::end();
   for (int32_t i = 0; i < n; i += kTileRows) {
     for (int32_t j = 0; j < n; j += kTileCols<float>) {
@@ -89,6 +97,20 @@ void pair_products(const float* rows, int64_t n, int64_t dim, float* out) {
       }
     }
   }
+}
+
+}  // namespace
+
+bool products(std::string_view unit, const float* rows, int64_t n, int64_t dim, float* out) {
+#if defined(FLASHMETRIC_BYTE_PRODUCTS) && !defined(__AMX_BF16__)
+  if (unit == "int8") return products_of<Int8Tiles>(rows, n, dim, out), true;
+#endif
+#if defined(__AMX_BF16__)
+  if (unit == "bf16") return products_of<AmxTiles>(rows, n, dim, out), true;
+#elif defined(FLASHMETRIC_PAIR_PRODUCTS)
+  if (unit == "bf16") return products_of<Bf16Tiles>(rows, n, dim, out), true;
+#endif
+  return false;
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -29,8 +29,8 @@ struct Ranked {
   double* norm = nullptr;          // [rows]
   const int32_t* order = nullptr;  // [n] sorted position -> original row
   int32_t n = 0;
-  T* packed = nullptr;           // [blocks][dim][kBlock]
-  uint32_t* packed16 = nullptr;  // [blocks][depth][kBlock] pairs of bfloat16, where tiles take them
+  T* packed = nullptr;         // [blocks][dim][kBlock]
+  uint32_t* narrow = nullptr;  // [blocks][depth][kBlock] of narrow tiles
   T* lower[2] = {};    // [blocks * kBlock] by Role: sign * offset - slack, +inf: never a choice
   T* slack = nullptr;  // [blocks * kBlock]
   T* total = nullptr;  // [blocks * kBlock] sum of the packed features; overlap only
@@ -51,18 +51,17 @@ struct Frame {
   T unit = 1;
   double centre_norm = 0;  // |centre| * unit
   double max_norm = 0;     // rows beyond (or NaN) take no part in tiles: the keys judge them
+  bool given = false;      // bfloat16 holds the rows as they are, and does better so
 
   FM_INLINE bool regular(double norm) const { return norm <= max_norm; }
 };
 
-template <class Tiles, class T>
+template <class AllTiles, class T>
 FM_INLINE void lay_out_ranked(Arena& arena, const Rows& rows, int64_t dim, Ranked<T>& set) {
   const int64_t padded = blocks_of(rows.n) * kBlock;
   set.norm = take_numbers(arena, rows.n);
-  // Both, where Tiles are not the full ones. The memory of those is not touched until it is needed.
-  if constexpr (!Tiles::full) {
-    set.packed16 = arena.take<typename Tiles::Packed>(padded * Tiles::depth(dim));
-  }
+  // Both, where some are narrow. The memory of full ones is not touched until it is needed.
+  if (AllTiles::narrow) set.narrow = arena.take<uint32_t>(padded * AllTiles::depth(dim));
   set.packed = arena.take<T>(padded * dim);
   for (T*& lower : set.lower) lower = arena.take<T>(padded);
   set.slack = arena.take<T>(padded);
@@ -144,6 +143,7 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
   if (narrow && prefers_given(key, ref, row, sampled, dim, centre_norm)) {
     for (int64_t k = 0; k < dim; ++k) frame.centre[k] = 0;
     centre_norm = 0;
+    frame.given = true;
   }
   double longest = key.needs_norms() ? 1 : 0;
   for (const Set* set : {&query, &ref}) {

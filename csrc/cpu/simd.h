@@ -16,6 +16,8 @@
 
 #if defined(__AVX512BF16__) && defined(__AVX512VL__)
 #include "simd_avx512_bf16.h"
+#elif defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#include "simd_avx512_vnni.h"
 #elif defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// AVX-512 with products of bfloat16 pairs (AVX512_BF16).
+// AVX-512 with products of bfloat16 pairs (AVX512_BF16) and of bytes.
 #pragma once
 
-#include "simd_avx512.h"
+#include "simd_avx512_vnni.h"
 
 #define FLASHMETRIC_PAIR_PRODUCTS
 

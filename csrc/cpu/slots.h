@@ -14,6 +14,9 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
+// Few lie between the bounds of a slot; there are as many lists as positives.
+constexpr int kSlotList = 8;
+
 // A row whose lists were pruned by keys this often is full of near-ties: its keys are computed once
 // for all, which costs less than pruning on.
 constexpr uint8_t kMostPrunes = 8;
@@ -29,7 +32,7 @@ struct Slots {
   T* low = nullptr;              // fixed once the positives are known
   T* sure = nullptr;             // likewise
   T* high = nullptr;             // falls
-  Candidate<T>* list = nullptr;  // [most][stride][kList]
+  Candidate<T>* list = nullptr;  // [most][stride][kSlotList]
   uint8_t* count = nullptr;
   uint8_t* prunes = nullptr;  // [stride]
 
@@ -117,7 +120,7 @@ struct Slots {
   // The row of the negative of slot k, or -1 where the keys of the whole row must say.
   inline int64_t decide(int32_t i, int k) const {
     const int64_t at = k * stride + i;
-    const Candidate<T>* candidates = list + at * kList;
+    const Candidate<T>* candidates = list + at * kSlotList;
     const int kept = survivors(at);
     const int32_t* original = state->order.ref;
     if (kept == 1 && candidates[0].lower > sure[at]) return original[candidates[0].column];
@@ -127,7 +130,7 @@ struct Slots {
 
  private:
   FM_INLINE int survivors(int64_t at) const {
-    Candidate<T>* candidates = list + at * kList;
+    Candidate<T>* candidates = list + at * kSlotList;
     int kept = 0;
     for (int c = 0; c < count[at]; ++c) {
       if (candidates[c].lower <= high[at]) candidates[kept++] = candidates[c];
@@ -158,16 +161,16 @@ struct Slots {
 
   FM_INLINE void push(int32_t i, int k, Candidate<T> candidate) const {
     const int64_t at = k * stride + i;
-    if (count[at] == kList) prune(i, k);
-    if (!given_up(i)) list[at * kList + count[at]++] = candidate;
+    if (count[at] == kSlotList) prune(i, k);
+    if (!given_up(i)) list[at * kSlotList + count[at]++] = candidate;
   }
 
   // Makes room: first by `high`; if more than half stay, by the keys.
   __attribute__((noinline)) void prune(int32_t i, int k) const {
     const int64_t at = k * stride + i;
-    Candidate<T>* candidates = list + at * kList;
+    Candidate<T>* candidates = list + at * kSlotList;
     int kept = survivors(at);
-    if (kept > kList / 2) {
+    if (kept > kSlotList / 2) {
       const int best = best_of(i, k, candidates, kept);
       kept = best < 0 ? 0 : 1;
       if (best >= 0) {
@@ -191,7 +194,7 @@ FM_INLINE void lay_out_slots(Arena& arena, int64_t queries, int64_t most, Slots<
   slots.low = arena.take<T>(most * slots.stride);
   slots.sure = arena.take<T>(most * slots.stride);
   slots.high = arena.take<T>(most * slots.stride);
-  slots.list = arena.take<Candidate<T>>(most * slots.stride * kList);
+  slots.list = arena.take<Candidate<T>>(most * slots.stride * kSlotList);
   slots.count = arena.take<uint8_t>(most * slots.stride);
   slots.prunes = arena.take<uint8_t>(slots.stride);
 }

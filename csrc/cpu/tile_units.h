@@ -2,6 +2,7 @@
 // What computes the inner products of a tile, as reduce_rows sees it. A unit says
 //   Score    the type of its sums, of the bounds and of the thresholds
 //   full     false: choices that it gives up are made by FullTiles
+//   doubtful true: whether it leaves few candidates is tried first (trial.h)
 //   Packed   what a block of packed rows is made of, [depth][kBlock]
 //   depth    how many of those a row of dim features has
 //   blocks   the packed blocks of one set of rows
@@ -20,6 +21,19 @@
 
 namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 
+// The units that may rank, the fastest first.
+template <class... Tiles>
+struct Units {
+  static constexpr bool narrow = !(Tiles::full && ...);
+
+  // How many words a narrow row needs at most.
+  static FM_INLINE int64_t depth(int64_t dim) {
+    int64_t most = 0;
+    ((most = !Tiles::full && Tiles::depth(dim) > most ? Tiles::depth(dim) : most), ...);
+    return most;
+  }
+};
+
 struct NoSession {
   static FM_INLINE void begin() {}
   static FM_INLINE void end() {}
@@ -37,6 +51,7 @@ struct FullTiles {
   using Session = NoSession;
   using Block = NoBlock;
   static constexpr bool full = true;
+  static constexpr bool doubtful = false;
 
   static FM_INLINE int64_t depth(int64_t dim) { return dim; }
   template <class Set>

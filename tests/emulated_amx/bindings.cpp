@@ -12,6 +12,7 @@ namespace flashmetric::cpu {
 
 Counters call_counters{};
 double slack_factor = 1;
+int trial_verdict = 0;
 
 namespace {
 
@@ -19,7 +20,7 @@ namespace {
 void mine_in_float32(MineProblem& problem, Names names) {
   const amx::KeyForm key = amx::key_form(names.distance, names.power, problem.normalize);
   visit_by_index(Miners{}, names.mining, [&](auto miner) {
-    amx::mine_rows<float, amx::FullTiles<float>, decltype(miner)>(key, problem);
+    amx::mine_rows<float, amx::Units<amx::FullTiles<float>>, decltype(miner)>(key, problem);
   });
 }
 
@@ -46,18 +47,19 @@ size_t mine(const py::tuple& args, py::handle workspace, int threads) {
   return run(one, problem, in, workspace);
 }
 
-void pair_products(py::handle rows, py::handle out) {
+void narrow_products(const std::string& unit, py::handle rows, py::handle out) {
   const TensorView from = view_of(rows);
   auto* const to = static_cast<float*>(view_of(out).data);
-  fm::cpu::amx::pair_products(static_cast<const float*>(from.data), from.shape[0], from.shape[1],
-                              to);
+  fm::cpu::amx::products(unit, static_cast<const float*>(from.data), from.shape[0], from.shape[1],
+                         to);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(emulated_amx, m) {
   m.def("mine", &mine);
-  m.def("pair_products", &pair_products);
+  m.def("narrow_products", &narrow_products);
+  m.def("decide_trials", [](int verdict) { fm::cpu::trial_verdict = verdict; });
   m.def("set_slack_factor", [](double factor) { fm::cpu::slack_factor = factor; });
   m.def("rank_narrow_always", [](bool always) { fm::cpu::amx::always = always; });
   m.def("counters", [] {
