@@ -25,19 +25,18 @@ struct References {
 };
 
 // key_sum of the mapped query and `count` references from number j on.
-template <Form form, bool mapped, int count, class T>
+template <Form form, class Map, int count, class T>
 FM_INLINE void key_sums(KeyForm key, const double* x, const References<T>& r, int64_t j,
                         int64_t dim, double* out) {
   const T* rows[count];
-  Mapping map[count];
+  Map map[count];
   Double8 sum[count] = {};
   for (int u = 0; u < count; ++u) {
     rows[u] = r.rows.row(r[j + u]);
-    if constexpr (mapped) map[u] = r.rows.mapping(key, r[j + u]);
+    map[u] = Map(r.rows.mapping(key, r[j + u]));
   }
   const auto step = [&](Double8 query, Double8 ref, int u, int64_t features) FM_INLINE_LAMBDA {
-    if constexpr (mapped) ref = map[u].of(ref, features);
-    sum[u] = accumulate<form>(sum[u], query, ref, key.power);
+    sum[u] = accumulate<form>(sum[u], query, map[u].of(ref, features), key.power);
   };
   int64_t k = 0;
   for (; k + 8 <= dim; k += 8) {
@@ -57,15 +56,14 @@ FM_INLINE void key_sums(KeyForm key, const double* x, const References<T>& r, in
 template <Form form, class T>
 inline void row_key_sums(KeyForm key, const double* x, const References<T>& r, int64_t begin,
                          int64_t end, int64_t dim, double* out) {
-  const auto run = [&](auto mapped) {
+  with_map_of(key, [&](auto map) {
+    using Map = decltype(map);
     int64_t j = begin;
     for (; j + kRowsAtOnce <= end; j += kRowsAtOnce) {
-      key_sums<form, mapped.value, kRowsAtOnce>(key, x, r, j, dim, out + (j - begin));
+      key_sums<form, Map, kRowsAtOnce>(key, x, r, j, dim, out + (j - begin));
     }
-    for (; j < end; ++j) key_sums<form, mapped.value, 1>(key, x, r, j, dim, out + (j - begin));
-  };
-  if (key.maps_rows()) return run(std::true_type{});
-  run(std::false_type{});
+    for (; j < end; ++j) key_sums<form, Map, 1>(key, x, r, j, dim, out + (j - begin));
+  });
 }
 
 // out[j - begin] = pair_key(key, x, i, rows, j, dim) for begin <= j < end; j counts in the list if

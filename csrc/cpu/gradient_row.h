@@ -67,10 +67,9 @@ class GradientRow {
       return key_.slope(pair_key(key_, *own_, index_, rows, j, dim_));
     }
     Double8 sum = {};
-    each_eight<true>(row_, rows.row(j), dim_, map_, rows.mapping(key_, j),
-                     [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
-                       sum = sum + raised_about<T>(absolute(a - b), key_.power);
-                     });
+    each_eight(row_, rows.row(j), dim_, map_, rows.mapping(key_, j),
+               [&](Double8 a, Double8 b)
+                   FM_INLINE_LAMBDA { sum = sum + raised_about<T>(absolute(a - b), key_.power); });
     return key_.slope(sum8(sum));
   }
 
@@ -112,10 +111,9 @@ class GradientRow {
     } else if (key_.form == Form::maximum) {
       pair.extreme = pair_key(key_, *own_, index_, rows, j, dim_);
       Double8 ties = {};
-      each_eight<true>(row_, pair.other, dim_, map_, pair.map,
-                       [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
-                         ties = ties + equals8(absolute(a - b), pair.extreme);
-                       });
+      each_eight(row_, pair.other, dim_, map_, pair.map,
+                 [&](Double8 a, Double8 b)
+                     FM_INLINE_LAMBDA { ties = ties + equals8(absolute(a - b), pair.extreme); });
       // Features that do not exist are gaps of 0, which share a largest gap of 0 but have no sign.
       pair.coefficient /= sum8(ties);
     } else if (key_.form == Form::overlap) {

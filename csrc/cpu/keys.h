@@ -56,34 +56,28 @@ FM_INLINE double total8(const Double8& sum) {
 }
 
 // Calls visit(x, r) for eight mapped features at a time.
-template <bool mapped, class T, class Visit>
-FM_INLINE void each_eight(const T* x, const T* r, int64_t dim, Mapping x_map, Mapping r_map,
+template <class T, class Map, class Visit>
+FM_INLINE void each_eight(const T* x, const T* r, int64_t dim, Map x_map, Map r_map,
                           const Visit& visit) {
-  const auto pass = [&](Double8 a, Double8 b, int64_t count) FM_INLINE_LAMBDA {
-    if constexpr (mapped) {
-      a = x_map.of(a, count);
-      b = r_map.of(b, count);
-    }
-    visit(a, b);
-  };
+  const auto pass = [&](Double8 a, Double8 b, int64_t count)
+                        FM_INLINE_LAMBDA { visit(x_map.of(a, count), r_map.of(b, count)); };
   int64_t k = 0;
   for (; k + 8 <= dim; k += 8) pass(load8(x + k), load8(r + k), 8);
   if (k < dim) pass(load8_partial(x + k, dim - k), load8_partial(r + k, dim - k), dim - k);
 }
 
-template <Form form, bool mapped, class T>
-FM_INLINE double key_sum(const T* x, const T* r, int64_t dim, Mapping x_map = {},
-                         Mapping r_map = {}, double p = 2) {
+template <Form form, class T, class Map = Unmapped>
+FM_INLINE double key_sum(const T* x, const T* r, int64_t dim, Map x_map = Map{}, Map r_map = Map{},
+                         double p = 2) {
   Double8 sum = {};
-  each_eight<mapped>(x, r, dim, x_map, r_map, [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
-    sum = accumulate<form>(sum, a, b, p);
-  });
+  each_eight(x, r, dim, x_map, r_map,
+             [&](Double8 a, Double8 b) FM_INLINE_LAMBDA { sum = accumulate<form>(sum, a, b, p); });
   return total8<form>(sum);
 }
 
 template <class T>
 FM_INLINE double squared_norm(const T* x, int64_t dim) {
-  return key_sum<Form::product, false>(x, x, dim);
+  return key_sum<Form::product>(x, x, dim);
 }
 
 // Sums of the smaller and of the larger of each two features. NaN reaches one of them.
@@ -93,11 +87,11 @@ struct Overlap {
   FM_INLINE double share() const { return together == 0 ? 1.0 : shared / together; }
 };
 
-template <class T>
-inline Overlap overlap_of(const T* x, const T* r, int64_t dim, Mapping x_map, Mapping r_map) {
+template <class T, class Map>
+inline Overlap overlap_of(const T* x, const T* r, int64_t dim, Map x_map, Map r_map) {
   Double8 low = {};
   Double8 high = {};
-  each_eight<true>(x, r, dim, x_map, r_map, [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
+  each_eight(x, r, dim, x_map, r_map, [&](Double8 a, Double8 b) FM_INLINE_LAMBDA {
     low = low + lower8(a, b);
     high = high + upper8(a, b);
   });
@@ -110,30 +104,29 @@ inline void measure_row(KeyForm key, const RowView<T>& rows, int64_t i, int64_t 
   const T* x = rows.row(i);
   rows.norm[i] = square_root(squared_norm(x, dim));
   if (!key.needs_means()) return;
-  const Mapping scaled{rows.mapping(key, i).scale, 0};
+  const Scaling scaled(rows.mapping(key, i));
   Double8 sum = {};
-  each_eight<true>(x, x, dim, scaled, scaled,
-                   [&](Double8 a, Double8) FM_INLINE_LAMBDA { sum = sum + a; });
+  each_eight(x, x, dim, scaled, scaled,
+             [&](Double8 a, Double8) FM_INLINE_LAMBDA { sum = sum + a; });
   rows.mean[i] = dim == 0 ? 0 : sum8(sum) / static_cast<double>(dim);
   if (!key.relative) return;
   const Mapping map = rows.mapping(key, i);
-  rows.energy[i] = key_sum<Form::product, true>(x, x, dim, map, map);
+  rows.energy[i] = key_sum<Form::product>(x, x, dim, map, map);
 }
 
-template <bool mapped, class T>
-inline double mapped_key(KeyForm key, const T* x, const T* r, int64_t dim, Mapping x_map,
-                         Mapping r_map) {
+template <class T, class Map>
+inline double mapped_key(KeyForm key, const T* x, const T* r, int64_t dim, Map x_map, Map r_map) {
   switch (key.form) {
     case Form::difference:
-      return key_sum<Form::difference, mapped>(x, r, dim, x_map, r_map);
+      return key_sum<Form::difference>(x, r, dim, x_map, r_map);
     case Form::product:
-      return -key_sum<Form::product, mapped>(x, r, dim, x_map, r_map);
+      return -key_sum<Form::product>(x, r, dim, x_map, r_map);
     case Form::absolute:
-      return key_sum<Form::absolute, mapped>(x, r, dim, x_map, r_map);
+      return key_sum<Form::absolute>(x, r, dim, x_map, r_map);
     case Form::power:
-      return key_sum<Form::power, mapped>(x, r, dim, x_map, r_map, key.power);
+      return key_sum<Form::power>(x, r, dim, x_map, r_map, key.power);
     case Form::maximum:
-      return key_sum<Form::maximum, mapped>(x, r, dim, x_map, r_map);
+      return key_sum<Form::maximum>(x, r, dim, x_map, r_map);
     case Form::overlap:
       return -overlap_of(x, r, dim, x_map, r_map).share();
   }
@@ -143,9 +136,10 @@ inline double mapped_key(KeyForm key, const T* x, const T* r, int64_t dim, Mappi
 template <class T>
 FM_NOINLINE double pair_key(KeyForm key, const RowView<T>& x, int64_t i, const RowView<T>& r,
                             int64_t j, int64_t dim) {
-  const double pair = key.maps_rows() ? mapped_key<true>(key, x.row(i), r.row(j), dim,
-                                                         x.mapping(key, i), r.mapping(key, j))
-                                      : mapped_key<false>(key, x.row(i), r.row(j), dim, {}, {});
+  const double pair = with_map_of(key, [&](auto map) FM_INLINE_LAMBDA {
+    using Map = decltype(map);
+    return mapped_key(key, x.row(i), r.row(j), dim, Map(x.mapping(key, i)), Map(r.mapping(key, j)));
+  });
   if (key.quotient) return pair / (x.clamped_norm(i) * r.clamped_norm(j));
   return key.relative ? pair / x.clamped_energy(i) : pair;
 }

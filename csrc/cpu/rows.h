@@ -61,6 +61,28 @@ struct Mapping {
   FM_INLINE double of(double x) const { return x * scale - shift; }
 };
 
+// The same where all shifts are 0: the bits of x * scale - 0 without the subtraction.
+struct Scaling {
+  double scale = 1;
+
+  explicit Scaling(Mapping map = {}) : scale(map.scale) {}
+  FM_INLINE Double8 of(Double8 x, int64_t) const { return x * scale; }
+};
+
+// The same where all scales are 1 as well.
+struct Unmapped {
+  explicit Unmapped(Mapping = {}) {}
+  FM_INLINE Double8 of(Double8 x, int64_t) const { return x; }
+};
+
+// visit(the kind of map that the rows of a key have).
+template <class Visit>
+FM_INLINE auto with_map_of(KeyForm key, const Visit& visit) {
+  if (key.relative) return visit(Mapping{});
+  if (key.scaled) return visit(Scaling{});
+  return visit(Unmapped{});
+}
+
 template <class T>
 struct RowView {
   const T* data;   // [n, dim]
