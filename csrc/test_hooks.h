@@ -13,7 +13,8 @@ void set_slack_factor(double factor);
 // Ranks by narrow tiles also where that does not pay, if the instruction set in use can.
 void rank_narrow_always(bool always);
 
-// How it ends when a unit is tried on some rows (cpu/trial.h): 1 well, -1 badly, 0 as it does.
+// How it ends when a unit is tried on some rows (cpu/trial.h): 1 well, -1 badly, 0 as it does. Not
+// asked where the unit cannot take the rows.
 void decide_trials(int verdict);
 
 constexpr int64_t kMaxHookRows = 96;

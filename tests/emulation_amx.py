@@ -24,7 +24,7 @@ _SOURCES = (
 )
 # Those of CMakeLists.txt for avx512_bf16, without those for tiles.
 _FLAGS = (
-    *("-mavx512bf16", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
+    *("-mavx512bf16", "-mavx512vnni", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
     *("-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512"),
     *("-O2", "-DFLASHMETRIC_HAS_AVX512", "-DFLASHMETRIC_ISA_NAMESPACE=amx", "-fopenmp"),
     "-D__AMX_BF16__",

@@ -229,3 +229,28 @@ def hard_rows(
     rng = np.random.default_rng([seed, n, dim, n_classes])
     labels = rng.integers(0, n_classes, n)
     return torch.from_numpy(KINDS[kind](rng, labels, dim)).to(dtype), torch.from_numpy(labels)
+
+
+def narrow_data(kind: str, n: int, dim: int, seed: int = 0):
+    """Rows on which 8 bits are few, next to those of keys_data."""
+    rng = np.random.default_rng([seed, n, dim])
+    labels = rng.integers(0, max(2, n // 4), n)
+    rows = {
+        "scales": lambda: rng.standard_normal((n, dim)) * 10.0 ** rng.uniform(-18, 18, (n, 1)),
+        "low_rank": lambda: rng.standard_normal((n, 2)) @ rng.standard_normal((2, dim)),
+        "sorted": lambda: np.sort(rng.standard_normal((n, 1)), 0) * np.ones((1, dim)),
+        "every_row_often": lambda: rng.standard_normal((7, dim))[rng.integers(0, 7, n)],
+        "halves_equal": lambda: np.tile(rng.standard_normal(((n + 1) // 2, dim)), (2, 1))[:n],
+        "below_a_bit": lambda: 1 + 2.0**-9 * rng.integers(-1, 2, (n, dim)),
+        "half_way": lambda: (2 * rng.integers(128, 256, (n, dim)) + 1) * 2.0 ** rng.integers(-9, 9),
+        "tight": lambda: (
+            rng.standard_normal((n, dim))[labels] + 0.01 * rng.standard_normal((n, dim))
+        ),
+    }[kind]()
+    return torch.from_numpy(rows).float(), torch.from_numpy(labels)
+
+
+NARROW_KINDS = (
+    *("scales", "low_rank", "sorted", "every_row_often", "halves_equal"),
+    *("below_a_bit", "half_way", "tight"),
+)

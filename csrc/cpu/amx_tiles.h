@@ -73,7 +73,7 @@ struct AmxTiles {
   using Packed = uint32_t;
   using Session = TileSession;
   static constexpr bool full = false;
-  static constexpr bool doubtful = false;
+  static constexpr bool bfloat16 = true;
   static_assert(kWidth<float> == kChunk && kBlock % (2 * kChunk) == 0);
 
   static constexpr int64_t chunks(int64_t dim) { return (dim + 2 * kChunk - 1) / (2 * kChunk); }

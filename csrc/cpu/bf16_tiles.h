@@ -73,7 +73,7 @@ struct Bf16Tiles {
   using Session = NoSession;
   using Block = NoBlock;
   static constexpr bool full = false;
-  static constexpr bool doubtful = false;
+  static constexpr bool bfloat16 = true;
 
   static constexpr int64_t depth(int64_t dim) { return (dim + 1) / 2; }
   template <class Set>

@@ -56,7 +56,7 @@ struct Chooser {
   RowChoices<T> role[2] = {};
   uint8_t* lock = nullptr;        // [padded rows]
   int64_t* rescored = nullptr;    // counts keys computed to decide
-  int64_t* candidates = nullptr;  // counts columns that no bound excluded
+  int64_t* candidates = nullptr;  // counts columns that neither bound nor key excluded
   bool last = false;  // there is no better bound to come: keys decide, however many candidates
 
   FM_INLINE double signed_key(int role_index, int32_t i, int32_t j) const {
@@ -146,8 +146,10 @@ struct Chooser {
       const double pair = signed_key(role_index, i, list[c].column);
       const int32_t row = ref->order[list[c].column];
       best.offer(pair, row);
-      if (c == 0) limit = lower_of(limit, threshold_by_key(role_index, i, pair));
-      if (best.row == row) exchange(list[0], list[c]);
+      if (best.row == row) {
+        limit = lower_of(limit, threshold_by_key(role_index, i, pair));
+        exchange(list[0], list[c]);
+      }
       ++keys;
     }
     __atomic_store(&choices.threshold[i], &limit, __ATOMIC_RELAXED);
@@ -176,6 +178,9 @@ struct Chooser {
     const double norm = query->norm[query->order[i]];
     if (!bounded || (key.needs_norms() && norm < kMinNorm)) return Precision<T>::highest;
     const auto low = static_cast<double>(query->lower[role_index][i] + query->slack[i]);
+    if (!(absolute_of(low) <= Precision<T>::highest)) {
+      return Precision<T>::highest;  // redundant as a reference (decide.h)
+    }
     const double own = farthest[role_index] ? -low : low;  // |y_i|^2 / 2
     const double rest = base - own;
     const double score = per_key * signed_key + (farthest[role_index] ? -rest : rest);

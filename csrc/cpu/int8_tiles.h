@@ -67,7 +67,7 @@ struct Int8Tiles {
   using Session = NoSession;
   using Block = NoBlock;
   static constexpr bool full = false;
-  static constexpr bool doubtful = true;
+  static constexpr bool bfloat16 = false;
 
   static constexpr int64_t groups(int64_t dim) { return (dim + 3) / 4; }
   static constexpr int64_t depth(int64_t dim) { return groups(dim) + 2; }

@@ -47,7 +47,7 @@ inline void prepare(KeyForm key, const MineProblem& problem, MineState<T>& state
   if (!problem.symmetric) point_at_rows(problem.ref, state.order.ref, state.order.n_ref, ref);
   measure_rows(key, query, problem.dim, state.threads);
   if (!problem.symmetric) measure_rows(key, ref, problem.dim, state.threads);
-  choose_frame(key, query, ref, problem.dim, AllTiles::narrow, state.frame);
+  choose_frame(key, query, ref, problem.dim, AllTiles::bfloat16, state.frame);
 
   state.chooser.key = key;
   state.chooser.dim = problem.dim;
@@ -75,10 +75,25 @@ inline void prepare(KeyForm key, const MineProblem& problem, MineState<T>& state
   }
 }
 
+// Packs what tiles of one unit need, and bounds it.
+template <class Tiles, class Miner, class T>
+inline void pack_sets(const MineProblem& problem, const MineState<T>& state) {
+  const KeyForm key = state.chooser.key;
+  const int64_t query_blocks = blocks_of(state.query.n);
+  const int64_t ref_blocks = problem.symmetric ? 0 : blocks_of(state.ref.n);
+  parallel_tasks(state.threads, query_blocks + ref_blocks, [&](int64_t b, int) {
+    if (b < query_blocks) {
+      pack_block<Tiles, Miner>(key, state.frame, problem.dim, b, state.query);
+    } else {
+      pack_block<Tiles, Miner>(key, state.frame, problem.dim, b - query_blocks, state.ref);
+    }
+  });
+}
+
 // All rows are packed for a unit, and have no candidates.
 template <class Tiles, class Miner, class T>
 inline void open_all(const MineProblem& problem, const MineState<T>& state) {
-  pack_sets<Tiles, Miner>(problem, state, 0);
+  pack_sets<Tiles, Miner>(problem, state);
   reset_choices(state.frame, state.chooser, 0, blocks_of(state.query.n) * kBlock);
 }
 
@@ -111,7 +126,7 @@ inline void rank(const MineProblem& problem, const Relation& relation, bool mirr
   __atomic_fetch_add(&call_counters.fallback_rows, open, __ATOMIC_RELAXED);
   state.chooser.last = true;
   find_duplicates(problem, state.order, state.duplicates);
-  if constexpr (!Tiles::full) pack_sets<FullTiles<T>, Miner>(problem, state, 0);
+  if constexpr (!Tiles::full) pack_sets<FullTiles<T>, Miner>(problem, state);
   drop_redundant(state.order, state.duplicates, state.references(problem));
   // A symmetric pass costs half of all tiles; passing by the rows that are not open saves more if
   // they are more than half.

@@ -120,9 +120,9 @@ inline bool prefers_given(KeyForm key, const Set& ref, const int32_t* row, int s
 
 // Centre: the mean of a sample without outliers; 0 where distances are sums over features. Unit:
 // brings every |y| to at most 2; there to at most 1/2, so that no power of a gap exceeds 1.
-// `narrow`: for tiles of bfloat16.
+// `bfloat16`: such tiles may rank.
 template <class T, class Set>
-inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t dim, bool narrow,
+inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t dim, bool bfloat16,
                          Frame<T>& frame) {
   frame.max_norm = Precision<T>::max_norm;
   int32_t row[kSample];
@@ -140,7 +140,7 @@ inline void choose_frame(KeyForm key, const Set& query, const Set& ref, int64_t 
     for (int64_t k = 0; k < dim; ++k) frame.centre[k] += from[k] * scale - shift;
   }
   double centre_norm = square_root(squared_norm(frame.centre, dim));
-  if (narrow && prefers_given(key, ref, row, sampled, dim, centre_norm)) {
+  if (bfloat16 && prefers_given(key, ref, row, sampled, dim, centre_norm)) {
     for (int64_t k = 0; k < dim; ++k) frame.centre[k] = 0;
     centre_norm = 0;
     frame.given = true;

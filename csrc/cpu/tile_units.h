@@ -2,7 +2,8 @@
 // What computes the inner products of a tile, as reduce_rows sees it. A unit says
 //   Score    the type of its sums, of the bounds and of the thresholds
 //   full     false: choices that it gives up are made by FullTiles
-//   doubtful true: whether it leaves few candidates is tried first (trial.h)
+//   bfloat16 true: it multiplies those, so rows that they hold as they are have no residual
+//   takes    whether it can rank rows of dim features; only asked of units that are tried (trial.h)
 //   Packed   what a block of packed rows is made of, [depth][kBlock]
 //   depth    how many of those a row of dim features has
 //   blocks   the packed blocks of one set of rows
@@ -11,8 +12,8 @@
 //   Session  what a thread begins before tiles and ends after them
 //   Block    what is computed of two blocks before their tiles
 //   compute  the tile
-// This is the plain unit: the dtype of the rows. bf16_tiles.h and amx_tiles.h have faster, less
-// precise ones.
+// This is the plain unit: the dtype of the rows. bf16_tiles.h, amx_tiles.h and int8_tiles.h have
+// faster, less precise ones.
 #pragma once
 
 #include "../certificate.h"
@@ -25,6 +26,7 @@ namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE {
 template <class... Tiles>
 struct Units {
   static constexpr bool narrow = !(Tiles::full && ...);
+  static constexpr bool bfloat16 = (Tiles::bfloat16 || ...);
 
   // How many words a narrow row needs at most.
   static FM_INLINE int64_t depth(int64_t dim) {
@@ -51,7 +53,7 @@ struct FullTiles {
   using Session = NoSession;
   using Block = NoBlock;
   static constexpr bool full = true;
-  static constexpr bool doubtful = false;
+  static constexpr bool bfloat16 = false;
 
   static FM_INLINE int64_t depth(int64_t dim) { return dim; }
   template <class Set>

@@ -6,8 +6,9 @@
 // a thousand standard normal rows of 128 features it leaves 3 to 4 candidates a row; of 512
 // features twice as many, and their keys take what faster tiles save.
 //
-// Neighbours in the order of labels are tried, so classes are there as a whole. What is decided
-// here changes the time of a call only.
+// Blocks are whole and in the order of labels, so small classes are there as a whole, and evenly
+// spaced, so there are negatives where classes are large. What is decided here changes the time of
+// a call only.
 #pragma once
 
 #include "decide.h"
@@ -21,26 +22,7 @@ constexpr int32_t kTrialRows = 2 * kTileRows;
 // 1024 x 128 5 % less (Zen 4).
 constexpr int32_t kTrialRefs = 768;
 
-// Packs what tiles of one unit need, from some block of either set on, and bounds it.
-template <class Tiles, class Miner, class T>
-inline void pack_sets(const MineProblem& problem, const MineState<T>& state, int64_t begin,
-                      int64_t end = int64_t{1} << 62) {
-  const KeyForm key = state.chooser.key;
-  const auto count = [=](const Ranked<T>& set) {
-    const int64_t blocks = blocks_of(set.n) < end ? blocks_of(set.n) : end;
-    return blocks > begin ? blocks - begin : 0;
-  };
-  const int64_t queries = count(state.query);
-  const int64_t refs = problem.symmetric ? 0 : count(state.ref);
-  parallel_tasks(state.threads, queries + refs, [&](int64_t task, int) {
-    const bool is_query = task < queries;
-    const int64_t block = begin + (is_query ? task : task - queries);
-    pack_block<Tiles, Miner>(key, state.frame, problem.dim, block,
-                             is_query ? state.query : state.ref);
-  });
-}
-
-// A sixth of the blocks of references, 2 to 6: 200 to 600 rows.
+// How many blocks of references are tried: a sixth of all, 2 to 6, which are 200 to 600 rows.
 FM_INLINE int64_t trial_blocks(int64_t blocks) {
   const int64_t some = blocks / 6 < 2 ? 2 : blocks / 6 > 6 ? 6 : blocks / 6;
   return some < blocks ? some : blocks;
@@ -66,33 +48,49 @@ inline void open_first(const Frame<T>& frame, const Chooser<T>& chooser, int32_t
   }
 }
 
-template <class Tiles, class Next, class Miner, class Relation, class T>
-inline bool leaves_few(const MineProblem& problem, const Relation& relation,
-                       const MineState<T>& state) {
-  if (state.frame.given || !Tiles::takes(problem.dim)) return false;
-  if (trial_verdict != 0) return trial_verdict > 0;
+// How many candidates the first rows keep of the tried references; -1 where one had too many.
+template <class Tiles, class Miner, class Relation, class T>
+inline int64_t tried_candidates(const MineProblem& problem, const Relation& relation,
+                                const MineState<T>& state, int32_t rows) {
   const Ranked<T>& ref = state.references(problem);
-  if (ref.n < kTrialRefs) return false;
-  const int64_t blocks = trial_blocks(blocks_of(ref.n));
-  pack_sets<Tiles, Miner>(problem, state, 0, blocks);
-  open_first(state.frame, state.chooser, kTrialRows);
+  const KeyForm key = state.chooser.key;
+  const int64_t all = blocks_of(ref.n);
+  const int64_t tried = trial_blocks(all);
+  const int64_t queries = problem.symmetric ? 0 : 1;
+  parallel_tasks(state.threads, tried + queries, [&](int64_t task, int) {
+    const bool query = task == tried;
+    pack_block<Tiles, Miner>(key, state.frame, problem.dim, query ? 0 : task * all / tried,
+                             query ? state.query : ref);
+  });
+  open_first(state.frame, state.chooser, rows);
   const RowReduction<Tiles, Miner, Relation> reduction{state.chooser, relation, problem.dim,
                                                        state.query.n, ref.n};
-  parallel_tasks(state.threads, blocks, [&](int64_t block, int) {
+  parallel_tasks(state.threads, tried, [&](int64_t task, int) {
     Tiles::Session::begin();
-    reduction.template visit_blocks<false>(0, block);
+    reduction.template visit_blocks<false>(0, task * all / tried);
     Tiles::Session::end();
   });
   int64_t candidates = 0;
-  bool given_up = false;
-  const int32_t rows = kTrialRows < state.query.n ? kTrialRows : state.query.n;
   for (int32_t i = 0; i < rows; ++i) {
     for (int role = 0; role < 2; ++role) {
+      if (state.chooser.role[role].given_up(i)) return -1;
       candidates += state.chooser.survivors(role, i);
-      given_up |= state.chooser.role[role].given_up(i);
     }
   }
-  return !given_up && static_cast<double>(candidates) <= worthwhile_candidates<Next>(ref.n) * rows;
+  return candidates;
+}
+
+template <class Tiles, class Next, class Miner, class Relation, class T>
+inline bool leaves_few(const MineProblem& problem, const Relation& relation,
+                       const MineState<T>& state) {
+  if (!Tiles::takes(problem.dim)) return false;
+  if (trial_verdict != 0) return trial_verdict > 0;
+  const int32_t refs = state.references(problem).n;
+  const int32_t rows = kTrialRows < state.query.n ? kTrialRows : state.query.n;
+  if (state.frame.given || refs < kTrialRefs || rows == 0) return false;
+  const int64_t candidates = tried_candidates<Tiles, Miner>(problem, relation, state, rows);
+  return candidates >= 0 &&
+         static_cast<double>(candidates) <= worthwhile_candidates<Next>(refs) * rows;
 }
 
 }  // namespace flashmetric::cpu::FLASHMETRIC_ISA_NAMESPACE

@@ -50,8 +50,8 @@ def unit(isa: dict[str, Any]) -> dict[str, str]:
 
 
 def candidates(kernels: Any) -> dict[str, float]:
-    """Columns per row (positive and negative together) that no bound of the instruction set in use
-    excludes, on random rows and on tight classes, and rows that had to be ranked again."""
+    """Columns per row (positive and negative together) that neither a bound of the instruction set
+    in use nor a key excludes, on random rows and on tight classes, and rows ranked again."""
     counts = {}
     for name, rows in samples().items():
         before = kernels.counters()
