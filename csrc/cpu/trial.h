@@ -87,7 +87,9 @@ inline bool leaves_few(const MineProblem& problem, const Relation& relation,
   if (trial_verdict != 0) return trial_verdict > 0;
   const int32_t refs = state.references(problem).n;
   const int32_t rows = kTrialRows < state.query.n ? kTrialRows : state.query.n;
-  if (state.frame.given || refs < kTrialRefs || rows == 0) return false;
+  // Without bounds by keys (choice.h) more is left than a trial sees.
+  const bool worth_a_trial = state.chooser.bounded && !state.frame.given && refs >= kTrialRefs;
+  if (!worth_a_trial || rows == 0) return false;
   const int64_t candidates = tried_candidates<Tiles, Miner>(problem, relation, state, rows);
   return candidates >= 0 &&
          static_cast<double>(candidates) <= worthwhile_candidates<Next>(refs) * rows;
