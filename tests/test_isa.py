@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
+from itertools import product
 
 import pytest
 import torch
 
 from compare import assert_same_choice
-from flashmetric import _C
+from flashmetric import _C, mine_triplets
 from fresh_python import run_python
+from keys_data import KINDS, NARROW_KINDS, hard_rows, narrow_data
 from op_db import cases
 from test_gradients import assert_value_and_gradient, judge
 
@@ -69,3 +71,28 @@ def test_the_environment_forces_an_isa(name):
         pytest.skip(f"this machine does not run the {name} kernels")
     script = "import flashmetric._C as c; print(c.isa())"
     assert run_python(script, env={"FLASHMETRIC_ISA": name}).strip() == name
+
+
+@pytest.fixture
+def all_units():
+    """Units rank whether it pays or not; the test says how trials end."""
+    _C.rank_narrow_always(True)
+    yield
+    _C.rank_narrow_always(False)
+    _C.decide_trials(0)
+
+
+@pytest.mark.usefixtures("all_units")
+@pytest.mark.parametrize("distance", ["euclidean", "snr"])
+@pytest.mark.parametrize("kind", [*NARROW_KINDS, *(f"hard:{kind}" for kind in KINDS)])
+def test_every_isa_makes_the_same_choice(kind, distance):
+    if kind.startswith("hard:"):
+        rows, labels = hard_rows(kind[5:], 260, 40, 30, torch.float32)
+    else:
+        rows, labels = narrow_data(kind, 260, 40)
+    choices = []
+    for isa, verdict in product(SUPPORTED, (-1, 0, 1)):
+        _C.force_isa(isa)
+        _C.decide_trials(verdict)
+        choices.append(torch.stack([*mine_triplets(rows, labels, distance=distance)]))
+    assert all(torch.equal(choices[0], other) for other in choices)

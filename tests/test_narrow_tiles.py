@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
 
 import numpy as np
 import pytest
@@ -116,21 +115,6 @@ def test_duplicates_that_are_the_query_itself(kind):
         {"labels": labels, "ref_labels": other, "self_index": order.argsort()},
     )
     assert_exact_choice(sample)
-
-
-@pytest.mark.parametrize("distance", ["euclidean", "snr"])
-@pytest.mark.parametrize("kind", [*NARROW_KINDS, *(f"hard:{kind}" for kind in KINDS)])
-def test_every_isa_makes_the_same_choice(kind, distance):
-    if kind.startswith("hard:"):
-        rows, labels = hard_rows(kind[5:], 260, 40, 30, torch.float32)
-    else:
-        rows, labels = narrow_data(kind, 260, 40)
-    choices = []
-    for isa, verdict in product(SUPPORTED, (-1, 0, 1)):
-        _C.force_isa(isa)
-        _C.decide_trials(verdict)
-        choices.append(torch.stack([*mine_triplets(rows, labels, distance=distance)]))
-    assert all(torch.equal(choices[0], other) for other in choices)
 
 
 @given(
