@@ -161,16 +161,19 @@ FM_HD T score_slack(KeyFacts key, RowLengths row, double total, double dim) {
          static_cast<T>(slack * (1 + 0x1p-19));
 }
 
+// What products lose when y is rounded to b. With m = (y + b) / 2 and r = y - b, <y_i, y_j> -
+// <b_i, b_j> = <m_i, r_j> + <r_i, m_j>: at most |m_i| |r_j| + |r_i| |m_j|, and 2 a b <= t a^2 +
+// b^2 / t for any t. The typical |r| / |y| makes the sum smallest.
+FM_HD double rounded_slack(RowLengths row, double t, double dim) {
+  const double middle = row.centred + row.residual / 2;
+  const double slack = (t * middle * middle + row.residual * row.residual / t) / 2;
+  return slack * (1 + Precision<float>::roundoff * (dim + 64));  // |y| and |r| are computed
+}
+
 // What to add where tiles multiply b, y rounded to bfloat16, instead of y.
 FM_HD float bf16_slack(RowLengths row, double dim) {
   constexpr double u = Precision<float>::roundoff;
-  // With m = (y + b) / 2 and r = y - b, <y_i, y_j> - <b_i, b_j> = <m_i, r_j> + <r_i, m_j>: at most
-  // |m_i| |r_j| + |r_i| |m_j|, and 2 a b <= t a^2 + b^2 / t for any t. The typical |r| / |y| of
-  // rounding to 8 bits makes the sum smallest.
-  constexpr double t = 0x1.bp-10;
-  const double middle = row.centred + row.residual / 2;
-  double slack = (t * middle * middle + row.residual * row.residual / t) / 2;
-  slack *= 1 + u * (dim + 64);  // |y| and |r| are computed
+  double slack = rounded_slack(row, 0x1.bp-10, dim);  // the typical |r| / |y| of 8 bits
   // The unit may add in any order and round each sum badly: up to 2.2 dim u, of which row_slack has
   // dim u.
   slack += 1.5 * u * dim * row.centred * row.centred / 2;
@@ -183,11 +186,8 @@ FM_HD float bf16_slack(RowLengths row, double dim) {
 // numbers are added up exactly. Proof: docs/numerics-mining.md.
 FM_HD float int8_slack(RowLengths row, double dim) {
   constexpr double u = Precision<float>::roundoff;
-  // As above. The typical |r| / |y| of 128 random numbers, the largest of which is 127 steps.
-  constexpr double t = 0x1.ap-8;
-  const double middle = row.centred + row.residual / 2;
-  double slack = (t * middle * middle + row.residual * row.residual / t) / 2;
-  slack *= 1 + u * (dim + 64);  // |y| and |r| are computed
+  // The typical |r| / |y| of 128 random numbers, the largest of which is 127 steps.
+  double slack = rounded_slack(row, 0x1.ap-8, dim);
   // The sum becomes a float and is scaled twice; b_k is at most 2 y_k.
   slack += 16 * u * row.centred * row.centred / 2;
   // What squares of r lose when they are flushed to zero, and scaled sums.

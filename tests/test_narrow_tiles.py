@@ -21,13 +21,9 @@ from samples import Sample, relation
 from test_choices import assert_exact_choice
 from test_isa import SUPPORTED
 
-# Of an instruction set the unit that the verdict of trials leaves it.
-UNITS = {
-    "amx": ("amx", "bf16", 0),
-    "bf16": ("avx512_bf16", "bf16", -1),
-    "int8": ("avx512_vnni", "int8", 1),
-}
-NARROW = [name for name, (isa, _, _) in UNITS.items() if isa in SUPPORTED]
+# The instruction set, and the verdict of trials that leaves it this unit.
+UNITS = {"amx": ("amx", 0), "bf16": ("avx512_bf16", -1), "int8": ("avx512_vnni", 1)}
+NARROW = [name for name, (isa, _) in UNITS.items() if isa in SUPPORTED]
 EMULATED = ["emulated amx"] if "avx512_bf16" in SUPPORTED else []
 
 needs_narrow = pytest.mark.usefixtures("narrow_only")
@@ -44,7 +40,7 @@ def unit(request, monkeypatch) -> Iterator[str]:
     if request.param == "emulated amx":
         emulation_amx.in_place_of(request.getfixturevalue("emulated_amx"), monkeypatch)
     elif request.param in NARROW:
-        isa, _, verdict = UNITS[request.param]
+        isa, verdict = UNITS[request.param]
         _C.force_isa(isa)
         _C.decide_trials(verdict)
     _C.rank_narrow_always(True)
